@@ -1,0 +1,323 @@
+"""The command line, and the only place where registries, store, engine and leaderboard meet.
+
+A user's mistake prints one line and exits with 2; a bug keeps its traceback.
+"""
+
+import os
+import sys
+
+# Before torch starts its threads: wait a little for the others, then sleep.  Endless spinning makes two busy programs
+# on the same cores slow each other tenfold.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import evaluators as evaluator_table
+import methods as method_table
+from bench import engines
+from bench.schema import UserError
+from bench.store import Store
+from bench.suite import load_suite, packaged_suites
+
+if TYPE_CHECKING:
+    from bench.execute import Stage, Work
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Benchmark ways of combining fine-tuned language models: how well they control text, and at what cost.",
+)
+out = Console()
+
+SuiteArgument = Annotated[str, typer.Argument(help="a packaged suite's name (`lerpbench suites`) or a YAML file")]
+DbOption = Annotated[Path, typer.Option("--db", help="the SQLite file that keeps everything measured")]
+SiteOption = Annotated[Path, typer.Option("--site", help="the folder for the leaderboard's pages")]
+EngineOption = Annotated[str, typer.Option("--engine", help="auto, transformers or vllm")]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="only this method of the suite; may be repeated")]
+LimitOption = Annotated[int | None, typer.Option("--limit-prompts", min=1, help="only the first N prompts of each set")]
+
+
+def main() -> None:
+    """Entry point of the `lerpbench` command."""
+    try:
+        app()
+    except UserError as error:
+        print(f"lerpbench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nlerpbench: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+# ---------------------------------------------------------------------------------------------- running
+
+
+@app.command()
+def run(
+    suite: SuiteArgument = "mini",
+    db: DbOption = Path("results.db"),
+    site: SiteOption = Path("site"),
+    engine: EngineOption = "auto",
+    only: OnlyOption = None,
+    limit_prompts: LimitOption = None,
+) -> None:
+    """Generate, judge and render a suite; what is stored already is not made again."""
+    require_folder(site)
+    work = prepared(suite, engine, only, limit_prompts)
+    execute(work, db, ("generate", "probe", "evaluate"))
+    render([db], site)
+
+
+@app.command()
+def generate(
+    suite: SuiteArgument = "mini",
+    db: DbOption = Path("results.db"),
+    engine: EngineOption = "auto",
+    only: OnlyOption = None,
+    limit_prompts: LimitOption = None,
+) -> None:
+    """Generate the completions that are not stored yet."""
+    execute(prepared(suite, engine, only, limit_prompts), db, ("generate",))
+
+
+@app.command()
+def evaluate(
+    suite: SuiteArgument = "mini",
+    db: DbOption = Path("results.db"),
+    engine: EngineOption = "auto",
+    only: OnlyOption = None,
+    limit_prompts: LimitOption = None,
+) -> None:
+    """Judge the stored completions and probe the mixtures; generates nothing."""
+    execute(prepared(suite, engine, only, limit_prompts), db, ("probe", "evaluate"))
+
+
+@app.command()
+def render(
+    databases: Annotated[list[Path] | None, typer.Argument(help="databases; default results.db")] = None,
+    site: SiteOption = Path("site"),
+) -> None:
+    """Write the leaderboard's pages from one or several databases."""
+    import leaderboard
+
+    require_folder(site)
+    leaderboard.render(databases or [Path("results.db")], site)
+    out.print(f"leaderboard: {site / 'index.html'}")
+
+
+@app.command()
+def plan(
+    suite: SuiteArgument = "mini",
+    db: DbOption = Path("results.db"),
+    engine: EngineOption = "auto",
+    only: OnlyOption = None,
+    limit_prompts: LimitOption = None,
+) -> None:
+    """What a run would do: points, completions, and what is stored already."""
+    from bench.execute import status
+
+    work = prepared(suite, engine, only, limit_prompts)
+    with opened(db, create=False) if db.exists() else no_store() as store:
+        found = status(work, store)
+    table = Table("method", "points", title=f"suite {work.suite.name} on {work.engine}", title_justify="left")
+    for name in dict.fromkeys(point.method for point in work.points):
+        table.add_row(name, str(sum(point.method == name for point in work.points)))
+    out.print(table)
+    todo = found.generations - found.generations_stored
+    out.print(f"{found.points} points, {found.generations} distinct mixtures")
+    samples = work.suite.sampling.samples
+    out.print(
+        f"{len(work.prompts):,} prompts x {samples} samples = {found.completions_per_point:,} completions a mixture, "
+        f"{found.generations * found.completions_per_point:,} in all"
+    )
+    out.print(f"stored: {found.generations_stored} of {found.generations} mixtures' completions, "
+              f"{found.evaluations_stored} of {found.evaluations} evaluations")  # fmt: skip
+    out.print(f"to do: {todo * found.completions_per_point:,} completions" if todo else "nothing to generate")
+
+
+def prepared(suite: str, engine: str, only: Sequence[str] | None, limit: int | None) -> "Work":
+    """Everything found and checked, before anything is written."""
+    methods, known = method_table.registry(), evaluator_table.registry()
+    loaded = load_suite(suite, methods, known)
+    chosen = engines.choose(engine)
+    quieten()
+    from bench.execute import prepare
+
+    return prepare(loaded, methods, known, chosen, engines.engine_version(chosen), only or (), limit)
+
+
+def execute(work: "Work", db: Path, stages: Sequence["Stage"]) -> None:
+    """Run stages into the database, with the environment on record."""
+    import torch
+
+    from bench import environment
+    from bench.execute import Run
+    from bench.progress import TerminalReporter
+    from evaluators.judges import Judges
+
+    with opened(db) as store:
+        device = engines.device()
+        details = environment.describe(device_name(device), torch.get_num_threads())
+        environment_id = store.environment(details, environment.digest(details))
+        one_run = Run(work, store, environment_id, TerminalReporter())
+        run_id = store.start_run(one_run.suite_id, work.engine, environment_id, " ".join(["lerpbench", *sys.argv[1:]]))
+
+        def open_engine() -> Any:
+            return engines.engine_class(work.engine)(work.checkpoints, work.suite.dtype, device)
+
+        one_run.execute(open_engine, Judges(device), stages)
+        store.finish_run(run_id)
+        out.print(f"results: {db}")
+
+
+def device_name(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if device == "cuda" else device
+
+
+@contextmanager
+def opened(db: Path, *, create: bool = True) -> Iterator[Store]:
+    store = Store.open(db, create=create)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def no_store() -> Iterator[None]:
+    yield None
+
+
+def require_folder(folder: Path) -> None:
+    """Raise UserError unless the folder can be made and written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".lerpbench"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder with --site") from error
+
+
+def quieten() -> None:
+    """Keep the libraries' own notes and bars off the terminal."""
+    import datasets
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+# ---------------------------------------------------------------------------------------------- looking around
+
+
+@app.command()
+def suites() -> None:
+    """The packaged suites."""
+    methods, known = method_table.registry(), evaluator_table.registry()
+    table = Table("suite", "title", "methods")
+    for name in packaged_suites():
+        suite = load_suite(name, methods, known)
+        table.add_row(name, suite.title, ", ".join(dict.fromkeys(spec.name for spec in suite.methods)))
+    out.print(table)
+
+
+@app.command()
+def methods(name: Annotated[str | None, typer.Argument(help="show one method's parameters")] = None) -> None:
+    """The registered control methods."""
+    describe_registry(method_table.registry(), name)
+
+
+@app.command()
+def evaluators(name: Annotated[str | None, typer.Argument(help="show one evaluator's fields")] = None) -> None:
+    """The registered evaluators."""
+    describe_registry(evaluator_table.registry(), name)
+
+
+def describe_registry(registry: Any, name: str | None) -> None:
+    """A table of all, or the fields of one.  A plugin that cannot be loaded is listed with the reason."""
+    if name is not None:
+        describe_class(name, registry.get(name))
+        return
+    table = Table(registry.kind, "what it is", "fields")
+    for known in registry.names():
+        try:
+            cls = registry.get(known)
+        except UserError as error:
+            table.add_row(known, f"broken: {error}", "")
+            continue
+        table.add_row(known, summary_of(cls), ", ".join(cls.model_fields))
+    out.print(table)
+
+
+def describe_class(name: str, cls: Any) -> None:
+    out.print(f"[bold]{name}[/bold]", cls.__doc__ or "", sep="\n", highlight=False)
+    if getattr(cls, "source", ""):
+        out.print(f"Source: {cls.source}", highlight=False)
+    table = Table("field", "type", "default", "meaning")
+    for field, info in cls.model_fields.items():
+        default = "required" if info.is_required() else repr(info.get_default(call_default_factory=True))
+        kind = getattr(info.annotation, "__name__", None) or str(info.annotation)
+        table.add_row(field, kind, default, info.description or "")
+    if cls.model_fields:
+        out.print(table)
+    if hasattr(cls, "metrics"):
+        describe_metrics(cls)
+
+
+def describe_metrics(cls: Any) -> None:
+    """The metrics of an evaluator in its default configuration, where it has one."""
+    try:
+        metrics = cls().metrics()
+    except ValueError:  # a required field: the metrics depend on it
+        return
+    table = Table("metric", "better", "unit", "definition")
+    for metric in metrics:
+        table.add_row(metric.name, metric.direction, metric.unit, metric.description)
+    out.print(table)
+
+
+def summary_of(cls: Any) -> str:
+    return (cls.__doc__ or "").strip().split("\n")[0]
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine can do, and which engine `auto` takes here."""
+    import torch
+
+    from bench import environment
+    from bench.checkpoints import MODELS
+
+    device = engines.device()
+    details = environment.describe(device_name(device), torch.get_num_threads())
+    reason = engines.why_not_vllm()
+    table = Table(show_header=False)
+    packages = ", ".join(f"{key} {value}" for key, value in details["packages"].items())
+    for label, value in (
+        ("python", f"{details['python']} on {details['platform']}"),
+        ("processor", f"{details['processor']}, {details['cores']} cores, {details['memory_gib']} GiB"),
+        ("device", details["device"]),
+        ("packages", packages),
+        ("packaged models", ", ".join(sorted(p.name for p in MODELS.iterdir())) if MODELS.is_dir() else "none"),
+        ("engine auto", f"{engines.choose('auto')}" + (f": {reason}" if reason else "")),
+    ):
+        table.add_row(label, value)
+    out.print(table)
+
+
+if __name__ == "__main__":
+    main()

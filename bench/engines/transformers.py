@@ -1,0 +1,401 @@
+"""The portable reference engine: any causal language model of transformers, on CPU or one GPU.
+
+Weight space: all parameters of the served model are views of one flat buffer, so a mixture is a few vector operations
+over it: theta = sum_i c_i theta_i in float32, rounded once to the served dtype.  Logit space: every member runs with
+its own key-value cache and the logits are mixed at each step.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.cache_utils import Cache, DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from bench.checkpoints import Checkpoint
+from bench.engines.sampling import ROWS_PER_CHUNK, nucleus_mask, row_keys, sample_nucleus
+from bench.schema import Completion, Prompt, Recipe, Sampling, UserError
+from bench.serving import Advance, silent
+
+ALIGNMENT = 16  # floats: every parameter starts on a cache line
+
+
+class TransformersEngine:
+    """Serves mixtures of checkpoints of one architecture; see `bench.serving.Engine`."""
+
+    name: ClassVar[str] = "transformers"
+    version: ClassVar[int] = 1
+
+    def __init__(self, checkpoints: Mapping[str, Checkpoint], dtype: str, device: str, batch_rows: int = 512) -> None:
+        self.checkpoints = dict(checkpoints)
+        self.dtype: torch.dtype = getattr(torch, dtype)
+        self.device = device
+        self.batch_rows = batch_rows
+        self._flat: dict[str, Tensor] = {}  # float32 parameters of each checkpoint, on the device
+        self._members: dict[str, Any] = {}  # models for logit space, by checkpoint
+        self._mixed: tuple[Any, Tensor] | None = None  # the model whose weights are mixed in place, and its buffer
+        self._survived: float | None = None
+        first = next(iter(self.checkpoints.values()))
+        self.config = AutoConfig.from_pretrained(first.path)
+        self.tokenizer = AutoTokenizer.from_pretrained(first.path)
+
+    def serve(self, recipe: Recipe) -> "TransformersModel":
+        if recipe.space == "weights":
+            return TransformersModel(self, [(1.0, self._mix(recipe.coefficients))], None, None)
+        members = [(value, self._member(name)) for name, value in recipe.coefficients.items()]
+        filtering = None if recipe.filter_p is None else list(recipe.coefficients).index("base")
+        return TransformersModel(self, members, recipe.filter_p, filtering)
+
+    def survived_update(self) -> float | None:
+        return self._survived
+
+    def context_length(self) -> int:
+        return int(getattr(self.config, "max_position_embeddings", None) or 2**20)
+
+    def close(self) -> None:
+        self._flat.clear()
+        self._members.clear()
+        self._mixed = None
+
+    # ------------------------------------------------------------------------------------------ weights
+
+    def _load(self, name: str) -> Any:
+        model = AutoModelForCausalLM.from_pretrained(
+            self.checkpoints[name].path, dtype=torch.float32, attn_implementation=ATTENTION
+        )
+        return model.to(self.device).eval().requires_grad_(False)
+
+    def _member(self, name: str) -> Any:
+        if name not in self._members:
+            self._members[name] = self._load(name).to(self.dtype)
+        return self._members[name]
+
+    def _parameters(self, name: str) -> Tensor:
+        """A checkpoint's parameters as one flat float32 vector (N,), each starting on a multiple of 16."""
+        if name not in self._flat:
+            self._flat[name] = flatten(self._load(name))
+        return self._flat[name]
+
+    def _mix(self, coefficients: Mapping[str, float]) -> Any:
+        """Write sum_i c_i theta_i into the served model, in place.  Returns the model."""
+        (name, value), *rest = coefficients.items()
+        mixed = self._parameters(name) * value
+        for other, coefficient in rest:
+            mixed.add_(self._parameters(other), alpha=coefficient)
+        if self._mixed is None:
+            model = self._load(name).to(self.dtype)
+            self._mixed = model, view_parameters_of_one_buffer(model)
+        model, served = self._mixed
+        served.copy_(mixed)
+        self._survived = self._share_that_survived(mixed, served)
+        return model
+
+    def _share_that_survived(self, mixed: Tensor, served: Tensor) -> float | None:
+        """<served - rounded base, mixed - base> / |mixed - base|^2: 1 where rounding lost nothing of the update."""
+        if "base" not in self.checkpoints:
+            return None
+        base = self._parameters("base")
+        update = mixed - base
+        norm = update.square().sum(dtype=torch.float64)
+        if norm == 0:
+            return None
+        left = served.float() - base.to(self.dtype).float()
+        return float((left * update).sum(dtype=torch.float64) / norm)
+
+
+def offsets(model: Any) -> Iterator[tuple[Tensor, int]]:
+    """Each parameter of a model, tied ones once, with its place in the flat vector."""
+    start = 0
+    for parameter in model.parameters():
+        yield parameter, start
+        start += -(-parameter.numel() // ALIGNMENT) * ALIGNMENT
+
+
+def flatten(model: Any) -> Tensor:
+    """All parameters in one vector (N,), with zeros between them up to the alignment."""
+    places = list(offsets(model))
+    last, start = places[-1]
+    flat = torch.zeros(start + last.numel(), dtype=last.dtype, device=last.device)
+    for parameter, start in places:
+        flat[start : start + parameter.numel()] = parameter.detach().flatten()
+    return flat
+
+
+def view_parameters_of_one_buffer(model: Any) -> Tensor:
+    """Move a model's parameters into one flat buffer and make them views of it.  Returns the buffer (N,)."""
+    flat = flatten(model)
+    for parameter, start in offsets(model):
+        parameter.data = flat[start : start + parameter.numel()].view(parameter.shape)
+    return flat
+
+
+def decoding_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Attention that takes two batched matrix products where each row has a single query on the CPU.
+
+    There `scaled_dot_product_attention` spends most of its time per (row, head) pair; every other case is its own.
+    query: (B, H, Q, d); key, value: (B, H, T, d); attention_mask: (B, 1, Q, T) bool.  Returns (B, Q, H, d).
+    """
+    if query.shape[2] != 1 or query.device.type != "cpu" or key.shape[1] != query.shape[1]:
+        attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return attended
+    batch, heads, _, size = query.shape
+    scaling = options.get("scaling") or size**-0.5
+    scores = torch.bmm(query.reshape(batch * heads, 1, size), key.flatten(0, 1).transpose(1, 2)).mul_(scaling)
+    if attention_mask is not None:
+        scores.view(batch, heads, -1).masked_fill_(~attention_mask[:, 0], -torch.inf)
+    mixed = torch.bmm(scores.softmax(dim=-1), value.flatten(0, 1))
+    return mixed.view(batch, 1, heads, size), None
+
+
+ATTENTION = "lerpbench_decoding"
+ALL_ATTENTION_FUNCTIONS.register(ATTENTION, decoding_attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
+
+
+class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
+    """A layer of key-value cache with room for all tokens to come, so that a step copies nothing but its own token."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.length = 0
+        self.buffers: list[Tensor] = []  # keys and values, (B, heads, capacity, head size)
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        if not self.buffers:
+            self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+            self.buffers = [new.new_empty((*new.shape[:2], self.capacity, new.shape[-1])) for new in (keys, values)]
+        end = self.length + keys.shape[-2]
+        for buffer, new in zip(self.buffers, (keys, values), strict=True):
+            buffer[:, :, self.length : end] = new
+        self.length = end
+        self._expose()
+        return self.keys, self.values
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; a row may be named several times."""
+        kept = [buffer.new_empty((len(rows), *buffer.shape[1:])) for buffer in self.buffers]
+        for target, buffer in zip(kept, self.buffers, strict=True):
+            target[:, :, : self.length] = buffer[:, :, : self.length].index_select(0, rows)
+        self.buffers = kept
+        self._expose()
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def _expose(self) -> None:
+        self.keys, self.values = (buffer[:, :, : self.length] for buffer in self.buffers)
+
+
+class TransformersModel:
+    """A served mixture: members with their coefficients (one member of weight 1 in weight space)."""
+
+    def __init__(
+        self,
+        engine: TransformersEngine,
+        members: Sequence[tuple[float, Any]],
+        filter_p: float | None,
+        filter_member: int | None,
+    ) -> None:
+        self.engine = engine
+        self.members = members
+        self.filter_p = filter_p
+        self.filter_member = filter_member
+        self.tokenizer = engine.tokenizer
+        end = engine.tokenizer.eos_token_id
+        if end is None:
+            raise UserError("the checkpoints' tokenizer has no end-of-text token")
+        self.end = int(end)
+
+    def token_ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    # ------------------------------------------------------------------------------------------ generation
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent) -> list[Completion]:
+        ids = [self.token_ids(prompt.text) for prompt in prompts]
+        keys = row_keys(prompts, sampling.samples, sampling.seed).view(len(prompts), sampling.samples)
+        order = sorted(range(len(prompts)), key=lambda i: len(ids[i]))  # alike lengths share a batch
+        per_batch = max(1, self.engine.batch_rows // sampling.samples)
+        drawn: dict[int, list[tuple[list[int], bool]]] = {}
+        for start in range(0, len(order), per_batch):
+            batch = order[start : start + per_batch]
+            rows = self._decode([ids[i] for i in batch], keys[batch].flatten(), sampling)
+            for place, i in enumerate(batch):
+                drawn[i] = rows[place * sampling.samples : (place + 1) * sampling.samples]
+            advance(len(rows))
+        flat = [(i, s, tokens, stopped) for i in range(len(prompts)) for s, (tokens, stopped) in enumerate(drawn[i])]
+        texts = self.tokenizer.batch_decode(
+            [tokens for _, _, tokens, _ in flat], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return [
+            Completion(i, s, text, len(tokens), "stop" if stopped else "length")
+            for (i, s, tokens, stopped), text in zip(flat, texts, strict=True)
+        ]
+
+    def _decode(self, prompts: list[list[int]], keys: Tensor, sampling: Sampling) -> list[tuple[list[int], bool]]:
+        """Tokens of each completion without the end token, and whether it ended by itself; prompt by prompt."""
+        device = self.engine.device
+        longest = max(map(len, prompts))
+        state = _Decoding(self.members, longest + sampling.max_new_tokens)
+        hidden = state.prefill(*left_padded(prompts, longest, self.end, device))  # m x (P, h)
+        repeats = torch.arange(len(prompts), device=device).repeat_interleave(sampling.samples)
+        state.select(repeats)
+        hidden = [h[repeats] for h in hidden]
+        keys = keys.to(device)
+        drawn = torch.full((len(repeats), sampling.max_new_tokens), self.end, device=device)
+        live = torch.arange(len(repeats), device=device)  # rows that still grow
+        for step in range(sampling.max_new_tokens):
+            tokens = self._sample(hidden, sampling, keys[live], step)
+            drawn[live, step] = tokens
+            going = tokens != self.end
+            if step + 1 == sampling.max_new_tokens:
+                break
+            if int(going.sum()) < 0.8 * len(live):  # drop finished rows once a fifth is idle
+                kept = going.nonzero()[:, 0]
+                live, tokens = live[kept], tokens[kept]
+                state.select(kept)
+                if not len(live):
+                    break
+            hidden = state.step(tokens)
+        return finished_rows(drawn, self.end)
+
+    def _sample(self, hidden: Sequence[Tensor], sampling: Sampling, keys: Tensor, step: int) -> Tensor:
+        """The next token of every row, in chunks that stay in cache.  hidden: m x (B, h).  Returns (B,) int64."""
+        rows = ROWS_PER_CHUNK if self.engine.device == "cpu" else len(keys)
+        chunks = []
+        for start in range(0, len(keys), rows):
+            part = [h[start : start + rows] for h in hidden]
+            logits = [member.get_output_embeddings()(h).float() for (_, member), h in zip(self.members, part, strict=True)]
+            mixed = self._mixed(logits)
+            if sampling.temperature == 0:
+                chunks.append(mixed.argmax(dim=-1))
+                continue
+            allowed = None
+            if self.filter_p is not None and self.filter_member is not None:
+                allowed = nucleus_mask(logits[self.filter_member], self.filter_p)
+            top_p = 1.0 if allowed is not None else sampling.top_p
+            tempered = mixed if sampling.temperature == 1 else mixed / sampling.temperature
+            chunks.append(sample_nucleus(tempered, top_p, keys[start : start + rows], step, allowed))
+        return torch.cat(chunks)
+
+    def _mixed(self, logits: Sequence[Tensor]) -> Tensor:
+        """sum_i c_i z_i, (..., V) float32."""
+        if len(logits) == 1 and self.members[0][0] == 1:
+            return logits[0]
+        mixed = logits[0] * self.members[0][0]
+        for (coefficient, _), z in zip(self.members[1:], logits[1:], strict=True):
+            mixed.add_(z, alpha=coefficient)
+        return mixed
+
+    # ------------------------------------------------------------------------------------------ probes
+
+    @torch.inference_mode()
+    def token_logprobs(self, texts: Sequence[str], advance: Advance = silent) -> list[NDArray[np.float32]]:
+        """The mixture's own probabilities: `filter_p` narrows generation, not these."""
+        ids = [self.token_ids(text) for text in texts]
+        order = sorted(range(len(texts)), key=lambda i: len(ids[i]))
+        found: dict[int, NDArray[np.float32]] = {}
+        for start in range(0, len(order), ROWS_PER_CHUNK):
+            batch = order[start : start + ROWS_PER_CHUNK]
+            inputs = [[self.end, *ids[i][:-1]] for i in batch]
+            targets = right_padded([ids[i] for i in batch], self.end, self.engine.device)
+            logits = self._forward(right_padded(inputs, self.end, self.engine.device))
+            logprobs = logits.gather(2, targets[..., None])[..., 0] - logits.logsumexp(dim=-1)
+            for row, i in enumerate(batch):
+                found[i] = logprobs[row, : len(ids[i])].cpu().numpy()
+            advance(len(batch))
+        return [found[i] for i in range(len(texts))]
+
+    @torch.inference_mode()
+    def next_token_logprobs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        ids = [self.token_ids(text) for text in texts]
+        logits = self._forward(right_padded(ids, self.end, self.engine.device))
+        last = torch.tensor([len(row) - 1 for row in ids], device=self.engine.device)
+        at_end = logits[torch.arange(len(ids), device=self.engine.device), last]
+        logprobs: NDArray[np.float32] = at_end.log_softmax(dim=-1).cpu().numpy()
+        return logprobs
+
+    def _forward(self, ids: Tensor) -> Tensor:
+        """Mixed logits (B, T, V) float32 of right-padded ids (B, T); causality keeps padding out of real positions."""
+        return self._mixed([member(input_ids=ids, use_cache=False).logits.float() for _, member in self.members])
+
+
+class _Decoding:
+    """Key-value caches and positions of one batch, for every member."""
+
+    def __init__(self, members: Sequence[tuple[float, Any]], capacity: int) -> None:
+        self.models = [member.base_model for _, member in members]
+        self.caches: list[Cache] = []
+        for model in self.models:
+            layers: list[Any] = [PreallocatedLayer(capacity) for _ in range(model.config.num_hidden_layers)]
+            self.caches.append(Cache(layers=layers))
+        self.capacity = capacity
+        self.mask: Tensor | None = None  # (B, capacity) which places hold real tokens; None where all do
+        self.lengths = torch.empty(0)
+        self.filled = 0
+
+    def prefill(self, ids: Tensor, mask: Tensor | None) -> list[Tensor]:
+        """Run left-padded prompts (P, T).  Returns the last position's hidden states, m x (P, h)."""
+        self.lengths = torch.full((len(ids),), ids.shape[1], device=ids.device) if mask is None else mask.sum(dim=1)
+        positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        if mask is not None:
+            positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+            self.mask = torch.cat([mask, mask.new_ones(len(ids), self.capacity - ids.shape[1])], dim=1)
+        self.filled = ids.shape[1]
+        return self._run(ids, positions)
+
+    def step(self, tokens: Tensor) -> list[Tensor]:
+        """Append a token per row, (B,) int64.  Returns hidden states, m x (B, h)."""
+        self.filled += 1
+        positions = self.lengths[:, None]
+        self.lengths = self.lengths + 1
+        return self._run(tokens[:, None], positions)
+
+    def select(self, rows: Tensor) -> None:
+        for cache in self.caches:
+            for layer in cache.layers:
+                layer.select(rows)
+        self.lengths = self.lengths[rows]
+        self.mask = None if self.mask is None else self.mask[rows]
+
+    def _run(self, ids: Tensor, positions: Tensor) -> list[Tensor]:
+        mask = None if self.mask is None else self.mask[:, : self.filled]
+        return [
+            model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            ).last_hidden_state[:, -1]
+            for model, cache in zip(self.models, self.caches, strict=True)
+        ]
+
+
+def left_padded(rows: list[list[int]], length: int, fill: int, device: str) -> tuple[Tensor, Tensor | None]:
+    """Ids (B, T) int64 and their mask (B, T) int64, None where no row is shorter than T."""
+    ids = torch.tensor([[fill] * (length - len(row)) + row for row in rows], device=device)
+    if all(len(row) == length for row in rows):
+        return ids, None
+    return ids, torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=device)
+
+
+def right_padded(rows: list[list[int]], fill: int, device: str) -> Tensor:
+    """Ids (B, T) int64."""
+    length = max(1, *map(len, rows)) if rows else 1
+    return torch.tensor([row + [fill] * (length - len(row)) for row in rows], device=device)
+
+
+def finished_rows(drawn: Tensor, end: int) -> list[tuple[list[int], bool]]:
+    """Each row's tokens before the first end token, and whether there was one.  drawn: (B, T) int64."""
+    rows = []
+    for tokens in drawn.tolist():
+        stopped = end in tokens
+        rows.append((tokens[: tokens.index(end)] if stopped else tokens, stopped))
+    return rows

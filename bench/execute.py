@@ -1,0 +1,377 @@
+"""The stages of a run: generate, probe, evaluate.  Each point's work is stored as it is finished, so a run resumes.
+
+What is stored already is found by its content key and never made again, whichever suite asked for it.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from bench import plan
+from bench.checkpoints import Checkpoint, digests, require_mixable, resolve
+from bench.prompts import load_prompts
+from bench.registry import Registry
+from bench.schema import Estimate, Point, Prompt, Suite, UserError
+from bench.serving import Advance, Engine, ServedModel, silent
+from bench.stats import RatioStatistic, Summary
+from bench.store import Store
+from evaluators.base import CheckpointEvaluator, Evaluator, Judgement, ProbeEvaluator, Samples, TextEvaluator
+from evaluators.judges import Judges
+
+Stage = Literal["generate", "probe", "evaluate"]
+ALL_STAGES: tuple[Stage, ...] = ("generate", "probe", "evaluate")
+EngineFactory = Callable[[], Engine]
+
+
+class Reporter(Protocol):
+    """Shows progress; `task` yields the function that is told how much was done."""
+
+    def task(self, title: str, total: int) -> AbstractContextManager[Advance]: ...
+
+
+class SilentReporter:
+    @contextmanager
+    def task(self, title: str, total: int) -> Iterator[Advance]:
+        yield silent
+
+
+@dataclass(frozen=True)
+class NamedEvaluator:
+    """An evaluator as the suite names it, with the digests of what its verdict depends on."""
+
+    name: str
+    evaluator: Evaluator
+    data: tuple[str, ...]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self.evaluator.model_dump(mode="json")
+
+    def key(self, subject: str) -> str:
+        return plan.evaluation_key(subject, self.name, self.evaluator.version, self.options, self.data)
+
+
+@dataclass(frozen=True)
+class PlannedPoint:
+    """A point with the content keys of its work."""
+
+    point: Point
+    mixture: str
+    generation: str
+
+    def subject(self, evaluator: Evaluator) -> str:
+        """The key of what an evaluator looks at: the completions, or the mixture itself."""
+        return self.generation if isinstance(evaluator, TextEvaluator) else self.mixture
+
+
+@dataclass(frozen=True)
+class Work:
+    """A suite with everything that its work depends on found and checked: no surprise is left for the run."""
+
+    suite: Suite
+    engine: str
+    engine_version: int
+    checkpoints: Mapping[str, Checkpoint]
+    prompts: Sequence[Prompt]
+    evaluators: Sequence[NamedEvaluator]
+    points: Sequence[Point]
+    complete: bool  # whether these are all points of the suite
+
+    @cached_property
+    def planned(self) -> list[PlannedPoint]:
+        return [self._planned(point) for point in self.points]
+
+    def _planned(self, point: Point) -> PlannedPoint:
+        found = digests(self.checkpoints)
+        mixture = plan.mixture_key(self.engine, self.engine_version, self.suite.dtype, point.recipe, found)
+        return PlannedPoint(point, mixture, plan.generation_key(mixture, self.prompts, self.suite.sampling))
+
+    @property
+    def completions_per_point(self) -> int:
+        return len(self.prompts) * self.suite.sampling.samples
+
+
+def prepare(
+    suite: Suite,
+    methods: Registry[Any],
+    evaluators: Registry[Evaluator],
+    engine: str,
+    engine_version: int,
+    only: Sequence[str] = (),
+    limit_prompts: int | None = None,
+) -> Work:
+    """Plan, find and check.  Raises UserError for anything that would fail later."""
+    points = plan.plan_points(suite, methods, only)
+    prompts = load_prompts(suite.prompts, limit_prompts)
+    checkpoints = {name: _resolve(name, source) for name, source in suite.checkpoints.items()}
+    require_mixable(checkpoints)
+    require_room(prompts, checkpoints, suite)
+    named = [_named(spec.name, evaluators.create(spec.name, spec.options), suite) for spec in suite.evaluators]
+    require_distinct_metrics(named)
+    if limit_prompts is not None:  # another set of prompts is another experiment: keep its results apart
+        suite = suite.model_copy(update={"name": f"{suite.name}-{limit_prompts}prompts"})
+    return Work(suite, engine, engine_version, checkpoints, prompts, named, points, complete=not only)
+
+
+def _resolve(name: str, source: str) -> Checkpoint:
+    try:
+        return resolve(source)
+    except UserError as error:
+        raise UserError(f"checkpoints.{name}: {error}") from error
+
+
+def _named(name: str, evaluator: Evaluator, suite: Suite) -> NamedEvaluator:
+    try:
+        return NamedEvaluator(name, evaluator, tuple(evaluator.data_digests()))
+    except UserError as error:
+        raise UserError(f"evaluators.{name}: {error}") from error
+
+
+def require_distinct_metrics(named: Sequence[NamedEvaluator]) -> None:
+    seen: dict[str, str] = {}
+    for item in named:
+        for metric in item.evaluator.metrics():
+            if metric.name in seen:
+                raise UserError(
+                    f"evaluators: {seen[metric.name]} and {item.name} both report {metric.name!r}; "
+                    "give one of them a suffix"
+                )
+            seen[metric.name] = item.name
+
+
+def require_room(prompts: Sequence[Prompt], checkpoints: Mapping[str, Checkpoint], suite: Suite) -> None:
+    """Raise UserError for a prompt that leaves no room for its completion in the model's context."""
+    from transformers import AutoTokenizer
+
+    first = next(iter(checkpoints.values()))
+    context = first.config.get("n_positions") or first.config.get("max_position_embeddings")
+    if context is None:
+        return
+    encoded = AutoTokenizer.from_pretrained(first.path)([p.text for p in prompts], verbose=False)["input_ids"]
+    room = int(context) - suite.sampling.max_new_tokens
+    for prompt, ids in zip(prompts, encoded, strict=True):
+        if len(ids) > room:
+            raise UserError(
+                f"prompts {prompt.set}: row {prompt.row} has {len(ids)} tokens; with {suite.sampling.max_new_tokens} new "
+                f"ones it exceeds the model's context of {context}; shorten it or lower sampling.max_new_tokens"
+            )
+        if not ids:
+            raise UserError(f"prompts {prompt.set}: row {prompt.row} has no tokens; a prompt needs at least one")
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is stored of a suite's work, counted by distinct work rather than by point."""
+
+    points: int
+    generations: int
+    generations_stored: int
+    evaluations: int
+    evaluations_stored: int
+    completions_per_point: int
+
+    @property
+    def finished(self) -> bool:
+        return self.generations == self.generations_stored and self.evaluations == self.evaluations_stored
+
+
+def status(work: Work, store: Store | None) -> Status:
+    generations = {planned.generation for planned in work.planned}
+    evaluations = {item.key(p.subject(item.evaluator)) for p in work.planned for item in work.evaluators}
+    stored_generations = sum(store is not None and store.generation_id(key) is not None for key in generations)
+    stored_evaluations = sum(store is not None and store.evaluation_id(key) is not None for key in evaluations)
+    return Status(
+        points=len(work.planned),
+        generations=len(generations),
+        generations_stored=stored_generations,
+        evaluations=len(evaluations),
+        evaluations_stored=stored_evaluations,
+        completions_per_point=work.completions_per_point,
+    )
+
+
+class Run:
+    """One run of a suite into a store: the effects."""
+
+    def __init__(self, work: Work, store: Store, environment_id: int, reporter: Reporter) -> None:
+        self.work = work
+        self.store = store
+        self.environment_id = environment_id
+        self.reporter = reporter
+        self.suite_id = store.suite(work.suite)
+        self._placed = self._place()
+
+    def execute(self, engine_factory: EngineFactory, judges: Judges, stages: Collection[Stage] = ALL_STAGES) -> None:
+        """Do what the stages ask for and the store lacks."""
+        self._serve_points(engine_factory, stages)
+        if "evaluate" in stages:
+            for item in self.work.evaluators:
+                if isinstance(item.evaluator, TextEvaluator):
+                    self._judge(item, item.evaluator, judges)
+                elif isinstance(item.evaluator, CheckpointEvaluator):
+                    self._compare(item, item.evaluator)
+        self._link()
+
+    # ------------------------------------------------------------------------------------------ places
+
+    def _place(self) -> dict[int, tuple[int, int]]:
+        """Put every point on the views.  Returns position -> (point id, mixture id)."""
+        placed = {}
+        for position, planned in enumerate(self.work.planned):
+            members = digests(self.work.checkpoints, list(planned.point.recipe.coefficients))
+            mixture_id = self.store.mixture(
+                planned.mixture, self.work.engine, self.work.suite.dtype, planned.point.recipe, members
+            )
+            point_id = self.store.place(self.suite_id, self.work.engine, position, planned.point, mixture_id)
+            placed[position] = point_id, mixture_id
+        if self.work.complete:
+            self.store.keep_points(self.suite_id, self.work.engine, [point_id for point_id, _ in placed.values()])
+        self._link(placed)
+        return placed
+
+    def _link(self, placed: Mapping[int, tuple[int, int]] | None = None) -> None:
+        """Let every point stand for the work that is stored for it."""
+        for position, (point_id, _) in (self._placed if placed is None else placed).items():
+            planned = self.work.planned[position]
+            keys = [item.key(planned.subject(item.evaluator)) for item in self.work.evaluators]
+            found = [self.store.evaluation_id(key) for key in keys]
+            self.store.link(
+                point_id, self.store.generation_id(planned.generation), [i for i in found if i is not None]
+            )
+
+    # ------------------------------------------------------------------------------------------ served mixtures
+
+    def _probes(self) -> list[tuple[NamedEvaluator, ProbeEvaluator]]:
+        return [(item, item.evaluator) for item in self.work.evaluators if isinstance(item.evaluator, ProbeEvaluator)]
+
+    def _serve_points(self, engine_factory: EngineFactory, stages: Collection[Stage]) -> None:
+        """Serve each mixture that lacks completions or probes, once; store point by point."""
+        todo = {}
+        for position, planned in enumerate(self.work.planned):
+            generate = "generate" in stages and self.store.generation_id(planned.generation) is None
+            probes = [
+                (item, probe)
+                for item, probe in self._probes()
+                if "probe" in stages and self.store.evaluation_id(item.key(planned.mixture)) is None
+            ]
+            if generate or probes:
+                todo.setdefault(planned.mixture, (position, generate, probes))
+        if not todo:
+            return
+        per_point = self.work.completions_per_point
+        total = sum(per_point if generate else 1 for _, generate, _ in todo.values())
+        engine = engine_factory()
+        try:
+            with self.reporter.task(f"Generating with {self.work.engine}", total) as advance:
+                # Logit mixtures last: an engine then builds what a space needs once.
+                for position, generate, probes in sorted(todo.values(), key=lambda t: self._order(t[0])):
+                    self._serve(engine, position, generate, probes, advance if generate else silent)
+                    if not generate:
+                        advance(1)
+        finally:
+            engine.close()
+
+    def _order(self, position: int) -> tuple[str, int]:
+        space = self.work.planned[position].point.recipe.space
+        return ("0" if space == "weights" else "1", position)
+
+    def _serve(
+        self,
+        engine: Engine,
+        position: int,
+        generate: bool,
+        probes: Sequence[tuple[NamedEvaluator, ProbeEvaluator]],
+        advance: Advance,
+    ) -> None:
+        planned = self.work.planned[position]
+        point_id, mixture_id = self._placed[position]
+        model = engine.serve(planned.point.recipe)
+        share = engine.survived_update() if planned.point.recipe.space == "weights" else None
+        if share is not None:
+            self.store.set_survived_update(mixture_id, share)
+        if generate:
+            self._generate(model, planned, mixture_id, advance)
+        for item, probe in probes:
+            started = time.perf_counter()
+            judgement = probe.probe(model)
+            self._save(item, planned.mixture, mixture_id, None, judgement, (), time.perf_counter() - started)
+
+    def _generate(self, model: ServedModel, planned: PlannedPoint, mixture_id: int, advance: Advance) -> None:
+        started = time.perf_counter()
+        completions = model.generate(self.work.prompts, self.work.suite.sampling, advance)
+        sampling = self.work.suite.sampling.model_dump(mode="json")
+        self.store.add_generation(
+            planned.generation, mixture_id, sampling, self.work.prompts, completions, time.perf_counter() - started,
+            self.environment_id,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------ verdicts
+
+    def _judge(self, item: NamedEvaluator, evaluator: TextEvaluator, judges: Judges) -> None:
+        """Let one evaluator judge every stored generation of the suite that it has not judged."""
+        todo = {}
+        for position, planned in enumerate(self.work.planned):
+            generation_id = self.store.generation_id(planned.generation)
+            if generation_id is not None and self.store.evaluation_id(item.key(planned.generation)) is None:
+                todo.setdefault(planned.generation, (position, generation_id))
+        if not todo:
+            return
+        with self.reporter.task(f"Judging {item.name}", len(todo) * self.work.completions_per_point) as advance:
+            for generation, (position, generation_id) in todo.items():
+                samples = Samples(*self.store.generated(generation_id))
+                started = time.perf_counter()
+                judgement = evaluator.judge(samples, judges)
+                duration = time.perf_counter() - started
+                mixture_id = self._placed[position][1]
+                self._save(item, generation, mixture_id, generation_id, judgement, samples.prompts, duration)
+                advance(len(samples))
+
+    def _compare(self, item: NamedEvaluator, evaluator: CheckpointEvaluator) -> None:
+        """A comparison of checkpoints is the same at every point: made once, stored under each mixture it stands by."""
+        missing = [
+            (planned.mixture, self._placed[position][1])
+            for position, planned in enumerate(self.work.planned)
+            if self.store.evaluation_id(item.key(planned.mixture)) is None
+        ]
+        if not missing:
+            return
+        started = time.perf_counter()
+        judgement = evaluator.compare(self.work.checkpoints)
+        duration = time.perf_counter() - started
+        for mixture, mixture_id in dict(missing).items():
+            self._save(item, mixture, mixture_id, None, judgement, (), duration)
+
+    def _save(
+        self,
+        item: NamedEvaluator,
+        subject: str,
+        mixture_id: int,
+        generation_id: int | None,
+        judgement: Judgement,
+        prompts: Sequence[Prompt],
+        duration_s: float,
+    ) -> None:
+        items = prompts if judgement.items is None else judgement.items
+        sets = list(dict.fromkeys(prompt.set for prompt in items)) if judgement.items is None else []
+        self.store.add_evaluation(
+            item.key(subject), item.name, item.evaluator.version, item.options, mixture_id, generation_id, duration_s,
+            self.environment_id,
+            metrics=item.evaluator.metrics(),
+            scores=judgement.scores,
+            statistics=[s for s in judgement.summaries if isinstance(s, RatioStatistic)],
+            items=items,
+            estimates=[*judgement.estimates, *estimates(judgement.summaries, items, sets)],
+        )  # fmt: skip
+
+
+def estimates(summaries: Sequence[Summary], items: Sequence[Prompt], sets: Sequence[str]) -> list[Estimate]:
+    """Every summary over all items (prompts None) and over each named set."""
+    owner = np.array([item.set for item in items])
+    everywhere = np.ones(len(items), dtype=bool)
+    found = [summary.estimate(everywhere, None) for summary in summaries]
+    return found + [summary.estimate(owner == name, name) for name in sets for summary in summaries]

@@ -1,0 +1,168 @@
+"""The nouns that travel between the stages: frozen values that refuse unknown keys.
+
+suite -> plan -> execute -> store -> leaderboard; each arrow carries values of this module and nothing hidden.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Space = Literal["weights", "logits"]
+Direction = Literal["higher", "lower", "neutral"]
+FinishReason = Literal["stop", "length"]
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: printed as one line, exit code 2."""
+
+
+class Value(BaseModel):
+    """A frozen pydantic value; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def canonical_json(value: Any) -> str:
+    """One text per value: sorted keys, no spaces, no NaN; what content keys are computed over."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+class Recipe(Value):
+    """A mixture of named checkpoints: coefficients and the space in which they apply.
+
+    In weight space theta = sum_i c_i theta_i; in logit space z = sum_i c_i z_i.  Coefficients are rounded to 12 decimals
+    and zeros dropped, so that equal mixtures are equal values.  With `filter_p`, candidates are the nucleus of `base`
+    before mixing (the DExperts release) instead of the nucleus of the mixture (the paper).
+    """
+
+    space: Space
+    coefficients: dict[str, float]
+    filter_p: float | None = Field(default=None, gt=0, le=1)
+
+    @field_validator("coefficients")
+    @classmethod
+    def _canonical(cls, coefficients: dict[str, float]) -> dict[str, float]:
+        for name, value in coefficients.items():
+            if not math.isfinite(value):
+                raise ValueError(f"coefficient of {name} must be finite, got {value}")
+        rounded = {name: round(float(value), 12) for name, value in sorted(coefficients.items())}
+        kept = {name: value for name, value in rounded.items() if value != 0}
+        if not kept:
+            raise ValueError("a recipe needs at least one coefficient that is not zero")
+        return kept
+
+    @model_validator(mode="after")
+    def _filter_needs_base(self) -> "Recipe":
+        if self.filter_p is not None and (self.space != "logits" or "base" not in self.coefficients):
+            raise ValueError("filter_p needs a logits recipe with a checkpoint named base")
+        return self
+
+
+class Sampling(Value):
+    """How completions are drawn; the paper's table 3 by default.  temperature 0 is greedy decoding."""
+
+    samples: int = Field(default=25, ge=1)
+    max_new_tokens: int = Field(default=30, ge=1)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    temperature: float = Field(default=1.0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+
+class Prompt(Value):
+    """A prompt, or a labelled sentence, of a named set; identified by its row, since texts may repeat."""
+
+    set: str
+    row: int
+    text: str
+
+
+class Point(Value):
+    """One place in a sweep: a method, its parameters, and the recipe they stand for."""
+
+    method: str
+    params: dict[str, Any]
+    recipe: Recipe
+
+    @property
+    def label(self) -> str:
+        inside = ", ".join(f"{key}={value:g}" for key, value in self.params.items())
+        return f"{self.method}({inside})" if inside else self.method
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One continuation of a prompt; `prompt` indexes the prompts that were given to the engine."""
+
+    prompt: int
+    sample: int
+    text: str
+    n_tokens: int
+    finish_reason: FinishReason
+
+
+class Metric(Value):
+    """A quantity that an evaluator reports."""
+
+    name: str
+    direction: Direction = "neutral"
+    unit: str = ""
+    description: str = ""
+
+
+class Estimate(Value):
+    """A metric over one prompt set (`prompts` None: over all) with its 95 % interval and how many items were scored."""
+
+    metric: str
+    prompts: str | None
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n_scored: int
+    n_total: int
+    reason: str | None = None
+
+
+class PromptSource(Value):
+    """Where prompts or sentences come from: `mini:NAME`, a file (.jsonl, .csv, .txt) or `hub:NAME`.
+
+    `column` may reach into nested objects with dots; `label` keeps only rows whose `label_column` is in the list.
+    """
+
+    source: str
+    column: str = "text"
+    split: str = "train"
+    config: str | None = None
+    label_column: str = "label"
+    label: tuple[int, ...] | None = None
+    limit: int | None = Field(default=None, ge=1)
+
+
+class MethodSpec(Value):
+    """A method named by a suite; every parameter is the list of values it sweeps."""
+
+    name: str
+    params: dict[str, tuple[Any, ...]] = {}
+
+
+class EvaluatorSpec(Value):
+    """An evaluator named by a suite, with its configuration."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class Suite(Value):
+    """What to benchmark: checkpoints, prompts, sampling, methods, evaluators."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    title: str = ""
+    description: str = ""
+    checkpoints: dict[str, str]
+    prompts: dict[str, PromptSource]
+    sampling: Sampling = Sampling()
+    methods: tuple[MethodSpec, ...]
+    evaluators: tuple[EvaluatorSpec, ...] = ()
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"

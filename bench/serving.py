@@ -1,0 +1,66 @@
+"""What an engine must do: serve a mixture, and let the served model generate and be probed.
+
+An engine knows two operations, a mixture in weight space and one in logit space, and no method by name.  It holds all
+checkpoints of a suite; `serve` changes the mixture in place, so a model served earlier is then no longer valid.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.checkpoints import Checkpoint
+from bench.schema import Completion, Prompt, Recipe, Sampling
+
+Advance = Callable[[int], None]  # told how many completions or texts were finished
+
+
+def silent(_: int) -> None:
+    """Progress that nobody watches."""
+
+
+class ServedModel(Protocol):
+    """A mixture that is ready to run."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent) -> list[Completion]:
+        """`sampling.samples` completions of each prompt, ordered by prompt, then sample."""
+        ...
+
+    def token_logprobs(self, texts: Sequence[str], advance: Advance = silent) -> list[NDArray[np.float32]]:
+        """log P(token | tokens before) of every token of every text; the first follows the end-of-text token.
+
+        One (T,) float32 array a text, T its number of tokens; nats.
+        """
+        ...
+
+    def next_token_logprobs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """log P(next token | text), nats.  Returns (N, V) float32."""
+        ...
+
+    def token_ids(self, text: str) -> list[int]:
+        """The text's tokens, without special ones."""
+        ...
+
+
+class Engine(Protocol):
+    """One live engine for all points of a suite."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]  # raised when the same request would give other completions
+
+    def __init__(self, checkpoints: Mapping[str, Checkpoint], dtype: str, device: str) -> None: ...
+
+    def serve(self, recipe: Recipe) -> ServedModel:
+        """Mix in place.  Raises UserError for a recipe that this engine cannot serve."""
+        ...
+
+    def survived_update(self) -> float | None:
+        """Of the last weights mixture: the share of the update to the base's weights left after rounding to dtype."""
+        ...
+
+    def context_length(self) -> int:
+        """Most tokens of a prompt and its completion together."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,152 @@
+"""Estimates and their intervals: the bootstrap resamples prompts, because completions of one prompt are not independent.
+
+A ratio statistic is T(sum_p a_p / sum_p b_p) over prompts p, with T the identity or exp: a mean over completions
+(b counts them), a corpus perplexity (a sums token NLL, b tokens), a mean over prompts (b is 1).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.schema import Estimate
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+Transform = Literal["identity", "exp"]
+
+RESAMPLES = 1000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class ScoreColumn:
+    """One score per completion, in the order of the completions; None has its reason under its index."""
+
+    values: Sequence[float | None]
+    reasons: Mapping[int, str] = field(default_factory=dict)
+
+
+class Summary(Protocol):
+    """A metric that can be estimated on any subset of the prompts."""
+
+    @property
+    def metric(self) -> str: ...
+
+    def estimate(self, rows: NDArray[np.bool_], prompts: str | None) -> Estimate:
+        """The estimate over the prompts where `rows` (P,) is true."""
+        ...
+
+
+@dataclass(frozen=True)
+class RatioStatistic:
+    """One number per prompt above and below the line.  All arrays are (P,)."""
+
+    metric: str
+    numerators: Floats
+    denominators: Floats
+    n_scored: Counts
+    n_total: Counts
+    transform: Transform = "identity"
+
+    def estimate(self, rows: NDArray[np.bool_], prompts: str | None) -> Estimate:
+        a, b = self.numerators[rows], self.denominators[rows]
+        scored, total = int(self.n_scored[rows].sum()), int(self.n_total[rows].sum())
+        if not b.sum() > 0:
+            return Estimate(metric=self.metric, prompts=prompts, value=None, n_scored=scored, n_total=total,
+                            reason="nothing could be scored")  # fmt: skip
+        value = float(transformed(a.sum() / b.sum(), self.transform))
+        low, high = interval(bootstrap_ratios(a, b, self.transform))
+        return Estimate(metric=self.metric, prompts=prompts, value=value, low=low, high=high, n_scored=scored,
+                        n_total=total)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MedianStatistic:
+    """The median of items (N,) of P prompts; NaN marks an unscored item.  Resamples draw prompts with their items."""
+
+    metric: str
+    prompt_of: Counts
+    values: Floats
+    n_prompts: int
+
+    def estimate(self, rows: NDArray[np.bool_], prompts: str | None) -> Estimate:
+        taken = rows[self.prompt_of]
+        scored = taken & ~np.isnan(self.values)
+        n_scored, n_total = int(scored.sum()), int(taken.sum())
+        if n_scored == 0:
+            return Estimate(metric=self.metric, prompts=prompts, value=None, n_scored=0, n_total=n_total,
+                            reason="nothing could be scored")  # fmt: skip
+        values = self.values[scored]
+        place = (np.cumsum(rows) - 1)[self.prompt_of[scored]]  # among the prompts that are taken
+        low, high = interval(bootstrap_medians(values, place, int(rows.sum())))
+        return Estimate(metric=self.metric, prompts=prompts, value=float(np.median(values)), low=low, high=high,
+                        n_scored=n_scored, n_total=n_total)  # fmt: skip
+
+
+def bootstrap_medians(values: Floats, prompt_of: Counts, n_prompts: int, seed: int = 0) -> Floats:
+    """Medians of items (N,) weighted by how often their prompt was drawn; an even count averages the middle two."""
+    order = np.argsort(values, kind="stable")
+    ordered, prompt_of = values[order], prompt_of[order]
+    medians = []
+    for drawn in bootstrap_weights(n_prompts, seed=seed):
+        counts = np.cumsum(drawn[prompt_of])
+        if counts[-1] > 0:  # else only prompts without a scored item were drawn
+            low, high = np.searchsorted(counts, [(counts[-1] + 1) // 2, counts[-1] // 2 + 1])
+            medians.append((ordered[low] + ordered[high]) / 2)
+    return np.array(medians)
+
+
+def transformed(ratio: NDArray[np.float64] | float, transform: Transform) -> NDArray[np.float64]:
+    return np.exp(ratio) if transform == "exp" else np.asarray(ratio)
+
+
+def bootstrap_weights(n: int, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+    """How often each of n prompts is drawn in each resample.  Returns (resamples, n); the same for the same n."""
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    return draws.astype(np.float64)
+
+
+def bootstrap_ratios(a: Floats, b: Floats, transform: Transform = "identity", seed: int = 0) -> Floats:
+    """Resampled values of T(sum a / sum b); resamples without any weight below the line are left out."""
+    weights = bootstrap_weights(len(a), seed=seed)
+    below = weights @ b
+    kept = below > 0
+    return transformed((weights @ a)[kept] / below[kept], transform)
+
+
+def interval(resampled: Floats, level: float = LEVEL) -> tuple[float | None, float | None]:
+    """The percentile interval; (None, None) where there is nothing to resample."""
+    if resampled.size == 0:
+        return None, None
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def ratio_statistic(
+    metric: str,
+    prompt_of: Counts,
+    values: Floats,
+    n_prompts: int,
+    *,
+    weights: Floats | None = None,
+    scored: NDArray[np.bool_] | None = None,
+    transform: Transform = "identity",
+) -> RatioStatistic:
+    """Sum items (N,) by their prompt: sum of values over sum of weights (default 1); unscored items count in n_total."""
+    kept = np.ones(len(values), bool) if scored is None else scored
+    weights = np.ones(len(values)) if weights is None else weights
+
+    def summed(x: Floats) -> Floats:
+        return np.bincount(prompt_of[kept], x[kept], n_prompts).astype(np.float64)
+
+    return RatioStatistic(
+        metric=metric,
+        numerators=summed(values),
+        denominators=summed(weights),
+        n_scored=np.bincount(prompt_of[kept], minlength=n_prompts).astype(np.int64),
+        n_total=np.bincount(prompt_of, minlength=n_prompts).astype(np.int64),
+        transform=transform,
+    )

@@ -1,0 +1,396 @@
+"""Everything measured, in one SQLite file: completions, scores, per-prompt statistics, estimates, and where they came from.
+
+The public face, stable, is three views: `results`, `completions`, `overhead`.  Work is keyed by content, so what is
+stored is never made again; `points` says which stored work stands for which place of which suite.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database, Migrations
+
+from bench.schema import Completion, Estimate, Metric, Point, Prompt, Recipe, Suite, UserError, canonical_json
+from bench.stats import RatioStatistic, ScoreColumn
+
+APPLICATION_ID = 0x6C657270  # "lerp" in SQLite's header: tells our files from others
+
+migrations = Migrations("lerpbench")
+
+
+@migrations()
+def m001_initial(db: Database) -> None:
+    db.executescript(
+        """
+        CREATE TABLE environments (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, details TEXT NOT NULL,
+            created_at TEXT NOT NULL);
+        CREATE TABLE suites (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, definition TEXT NOT NULL,
+            updated_at TEXT NOT NULL);
+        CREATE TABLE runs (id INTEGER PRIMARY KEY, suite_id INTEGER NOT NULL REFERENCES suites(id),
+            engine TEXT NOT NULL, environment_id INTEGER NOT NULL REFERENCES environments(id),
+            command TEXT NOT NULL, started_at TEXT NOT NULL, finished_at TEXT);
+        CREATE TABLE inputs (id INTEGER PRIMARY KEY, set_name TEXT NOT NULL, row INTEGER NOT NULL, text TEXT NOT NULL,
+            UNIQUE (set_name, row, text));
+        CREATE TABLE metrics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, direction TEXT NOT NULL,
+            unit TEXT NOT NULL, description TEXT NOT NULL);
+        CREATE TABLE mixtures (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, engine TEXT NOT NULL,
+            dtype TEXT NOT NULL, recipe TEXT NOT NULL, checkpoints TEXT NOT NULL, survived_update REAL);
+        CREATE TABLE generations (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
+            mixture_id INTEGER NOT NULL REFERENCES mixtures(id), sampling TEXT NOT NULL, n_prompts INTEGER NOT NULL,
+            n_completions INTEGER NOT NULL, n_tokens INTEGER NOT NULL, duration_s REAL NOT NULL,
+            environment_id INTEGER NOT NULL REFERENCES environments(id), created_at TEXT NOT NULL);
+        CREATE TABLE completion_texts (id INTEGER PRIMARY KEY,
+            generation_id INTEGER NOT NULL REFERENCES generations(id), input_id INTEGER NOT NULL REFERENCES inputs(id),
+            sample INTEGER NOT NULL, text TEXT NOT NULL, n_tokens INTEGER NOT NULL, finish_reason TEXT NOT NULL);
+        CREATE INDEX completion_texts_by_generation ON completion_texts (generation_id);
+        CREATE TABLE evaluations (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, evaluator TEXT NOT NULL,
+            version INTEGER NOT NULL, options TEXT NOT NULL, mixture_id INTEGER NOT NULL REFERENCES mixtures(id),
+            generation_id INTEGER REFERENCES generations(id), duration_s REAL NOT NULL,
+            environment_id INTEGER NOT NULL REFERENCES environments(id), created_at TEXT NOT NULL);
+        CREATE TABLE scores (evaluation_id INTEGER NOT NULL REFERENCES evaluations(id),
+            metric_id INTEGER NOT NULL REFERENCES metrics(id),
+            completion_id INTEGER NOT NULL REFERENCES completion_texts(id), value REAL, reason TEXT,
+            PRIMARY KEY (evaluation_id, metric_id, completion_id)) WITHOUT ROWID;
+        CREATE TABLE statistics (evaluation_id INTEGER NOT NULL REFERENCES evaluations(id),
+            metric_id INTEGER NOT NULL REFERENCES metrics(id), input_id INTEGER NOT NULL REFERENCES inputs(id),
+            numerator REAL NOT NULL, denominator REAL NOT NULL, n_scored INTEGER NOT NULL, n_total INTEGER NOT NULL,
+            PRIMARY KEY (evaluation_id, metric_id, input_id)) WITHOUT ROWID;
+        CREATE TABLE estimates (id INTEGER PRIMARY KEY, evaluation_id INTEGER NOT NULL REFERENCES evaluations(id),
+            metric_id INTEGER NOT NULL REFERENCES metrics(id), prompts TEXT, value REAL, low REAL, high REAL,
+            n_scored INTEGER NOT NULL, n_total INTEGER NOT NULL, reason TEXT, transform TEXT);
+        CREATE INDEX estimates_by_evaluation ON estimates (evaluation_id);
+        CREATE TABLE points (id INTEGER PRIMARY KEY, suite_id INTEGER NOT NULL REFERENCES suites(id),
+            engine TEXT NOT NULL, method TEXT NOT NULL, params TEXT NOT NULL, position INTEGER NOT NULL,
+            mixture_id INTEGER NOT NULL REFERENCES mixtures(id), generation_id INTEGER REFERENCES generations(id),
+            UNIQUE (suite_id, engine, method, params));
+        CREATE TABLE point_evaluations (point_id INTEGER NOT NULL REFERENCES points(id) ON DELETE CASCADE,
+            evaluation_id INTEGER NOT NULL REFERENCES evaluations(id), PRIMARY KEY (point_id, evaluation_id))
+            WITHOUT ROWID;
+        CREATE TABLE overhead_records (id INTEGER PRIMARY KEY, suite_id INTEGER NOT NULL REFERENCES suites(id),
+            engine TEXT NOT NULL, method TEXT NOT NULL, batch_size INTEGER NOT NULL, new_tokens INTEGER NOT NULL,
+            metric TEXT NOT NULL, value REAL, low REAL, high REAL, n_rounds INTEGER NOT NULL, ratio_to_base REAL,
+            ratio_low REAL, ratio_high REAL, details TEXT NOT NULL,
+            environment_id INTEGER NOT NULL REFERENCES environments(id), created_at TEXT NOT NULL,
+            UNIQUE (suite_id, engine, method, batch_size, new_tokens, metric));
+        CREATE VIEW results AS
+            SELECT suites.name AS suite, points.engine, points.method, points.params, estimates.prompts,
+                metrics.name AS metric, estimates.value, estimates.low, estimates.high, estimates.n_scored,
+                estimates.n_total
+            FROM points JOIN suites ON suites.id = points.suite_id
+                JOIN point_evaluations ON point_evaluations.point_id = points.id
+                JOIN estimates ON estimates.evaluation_id = point_evaluations.evaluation_id
+                JOIN metrics ON metrics.id = estimates.metric_id;
+        CREATE VIEW completions AS
+            SELECT suites.name AS suite, points.engine, points.method, points.params, inputs.set_name AS prompts,
+                inputs.row, completion_texts.sample, inputs.text AS prompt, completion_texts.text,
+                completion_texts.n_tokens, completion_texts.finish_reason
+            FROM points JOIN suites ON suites.id = points.suite_id
+                JOIN completion_texts ON completion_texts.generation_id = points.generation_id
+                JOIN inputs ON inputs.id = completion_texts.input_id;
+        CREATE VIEW overhead AS
+            SELECT suites.name AS suite, engine, method, batch_size, new_tokens, metric, value, low, high, n_rounds,
+                ratio_to_base, ratio_low, ratio_high
+            FROM overhead_records JOIN suites ON suites.id = overhead_records.suite_id;
+        """
+    )
+
+
+class Store:
+    """One results database, opened by one writing process at a time."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    @classmethod
+    def open(cls, path: Path | str, *, create: bool = True) -> "Store":
+        """Open or create.  Raises UserError for a missing, foreign, newer or unwritable file; touches none of them."""
+        path = Path(path)
+        if not path.exists() and not create:
+            raise UserError(f"{path}: no such database; `lerpbench run` makes one")
+        if path.is_dir():
+            raise UserError(f"{path}: expected a database file, got a folder")
+        _require_writable(path)
+        fresh = not path.exists() or path.stat().st_size == 0
+        try:
+            connection = sqlite3.connect(path, timeout=10)
+            db = Database(connection)
+            if not fresh:
+                _require_ours(db, path)
+            connection.execute("PRAGMA foreign_keys = ON")
+            if fresh:
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            if migrations.pending(db):
+                migrations.apply(db)
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{path}: cannot be used as a lerpbench database: {error}") from error
+        return cls(db)
+
+    def close(self) -> None:
+        self.db.close()
+
+    # ------------------------------------------------------------------------------------------ writing
+
+    def environment(self, details: Mapping[str, Any], digest: str) -> int:
+        """The id of these environment facts, stored once."""
+        with self.db.atomic():
+            self.db.execute(
+                "INSERT OR IGNORE INTO environments (digest, details, created_at) VALUES (?, ?, ?)",
+                [digest, canonical_json(details), now()],
+            )
+        return self._id("SELECT id FROM environments WHERE digest = ?", [digest])
+
+    def suite(self, suite: Suite) -> int:
+        """The id of the suite's name; its definition becomes the given one."""
+        with self.db.atomic():
+            self.db.execute(
+                "INSERT INTO suites (name, definition, updated_at) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE "
+                "SET definition = excluded.definition, updated_at = excluded.updated_at",
+                [suite.name, canonical_json(suite.model_dump(mode="json")), now()],
+            )
+        return self._id("SELECT id FROM suites WHERE name = ?", [suite.name])
+
+    def start_run(self, suite_id: int, engine: str, environment_id: int, command: str) -> int:
+        with self.db.atomic():
+            row = self.db.execute(
+                "INSERT INTO runs (suite_id, engine, environment_id, command, started_at) VALUES (?, ?, ?, ?, ?)",
+                [suite_id, engine, environment_id, command, now()],
+            )
+        return int(row.lastrowid or 0)
+
+    def finish_run(self, run_id: int) -> None:
+        with self.db.atomic():
+            self.db.execute("UPDATE runs SET finished_at = ? WHERE id = ?", [now(), run_id])
+
+    def mixture(self, key: str, engine: str, dtype: str, recipe: Recipe, digests: Mapping[str, str]) -> int:
+        """The id of a mixture of checkpoint bytes on an engine."""
+        with self.db.atomic():
+            self.db.execute(
+                "INSERT OR IGNORE INTO mixtures (key, engine, dtype, recipe, checkpoints) VALUES (?, ?, ?, ?, ?)",
+                [key, engine, dtype, canonical_json(recipe.model_dump(mode="json")), canonical_json(dict(digests))],
+            )
+        return self._id("SELECT id FROM mixtures WHERE key = ?", [key])
+
+    def set_survived_update(self, mixture_id: int, share: float) -> None:
+        """The share of the update to the weights that is left after rounding to the served dtype."""
+        with self.db.atomic():
+            self.db.execute("UPDATE mixtures SET survived_update = ? WHERE id = ?", [share, mixture_id])
+
+    def place(self, suite_id: int, engine: str, position: int, point: Point, mixture_id: int) -> int:
+        """The id of a suite's point, now standing for this mixture; links to other work than this mixture's fall."""
+        params = canonical_json(point.params)
+        where = [suite_id, engine, point.method, params]
+        with self.db.atomic():
+            self.db.execute(
+                "INSERT INTO points (suite_id, engine, method, params, position, mixture_id) VALUES (?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (suite_id, engine, method, params) DO UPDATE SET position = excluded.position, "
+                "generation_id = CASE WHEN mixture_id = excluded.mixture_id THEN generation_id END, "
+                "mixture_id = excluded.mixture_id",
+                [*where, position, mixture_id],
+            )
+            point_id = self._id(
+                "SELECT id FROM points WHERE suite_id = ? AND engine = ? AND method = ? AND params = ?", where
+            )
+            self.db.execute(
+                "DELETE FROM point_evaluations WHERE point_id = ? AND evaluation_id IN "
+                "(SELECT id FROM evaluations WHERE mixture_id != ?)",
+                [point_id, mixture_id],
+            )
+        return point_id
+
+    def keep_points(self, suite_id: int, engine: str, point_ids: Sequence[int]) -> None:
+        """Take every other point of this suite and engine off the views; their work stays stored."""
+        kept = json.dumps(list(point_ids))
+        with self.db.atomic():
+            self.db.execute(
+                "DELETE FROM points WHERE suite_id = ? AND engine = ? AND id NOT IN (SELECT value FROM json_each(?))",
+                [suite_id, engine, kept],
+            )
+
+    def link(self, point_id: int, generation_id: int | None, evaluation_ids: Sequence[int]) -> None:
+        """What stands for a point from now on: its generation, and exactly these evaluations."""
+        with self.db.atomic():
+            self.db.execute("UPDATE points SET generation_id = ? WHERE id = ?", [generation_id, point_id])
+            self.db.execute("DELETE FROM point_evaluations WHERE point_id = ?", [point_id])
+            self.db.conn.executemany(
+                "INSERT OR IGNORE INTO point_evaluations (point_id, evaluation_id) VALUES (?, ?)",
+                [(point_id, evaluation_id) for evaluation_id in evaluation_ids],
+            )
+
+    def inputs(self, prompts: Sequence[Prompt]) -> list[int]:
+        """The ids of prompts or sentences, stored once."""
+        rows = [(p.set, p.row, p.text) for p in prompts]
+        with self.db.atomic():
+            self.db.conn.executemany("INSERT OR IGNORE INTO inputs (set_name, row, text) VALUES (?, ?, ?)", rows)
+        find = "SELECT id FROM inputs WHERE set_name = ? AND row = ? AND text = ?"
+        return [self._id(find, row) for row in rows]
+
+    def add_generation(
+        self,
+        key: str,
+        mixture_id: int,
+        sampling: Mapping[str, Any],
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        duration_s: float,
+        environment_id: int,
+    ) -> int:
+        """Store one point's completions in one transaction; the id of the generation."""
+        input_ids = self.inputs(prompts)
+        n_tokens = sum(c.n_tokens for c in completions)
+        with self.db.atomic():
+            row = self.db.execute(
+                "INSERT INTO generations (key, mixture_id, sampling, n_prompts, n_completions, n_tokens, duration_s, "
+                "environment_id, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [key, mixture_id, canonical_json(sampling), len(prompts), len(completions), n_tokens, duration_s,
+                 environment_id, now()],
+            )  # fmt: skip
+            generation_id = int(row.lastrowid or 0)
+            self.db.conn.executemany(
+                "INSERT INTO completion_texts (generation_id, input_id, sample, text, n_tokens, finish_reason) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    (generation_id, input_ids[c.prompt], c.sample, c.text, c.n_tokens, c.finish_reason)
+                    for c in completions
+                ),
+            )
+        return generation_id
+
+    def add_evaluation(
+        self,
+        key: str,
+        evaluator: str,
+        version: int,
+        options: Mapping[str, Any],
+        mixture_id: int,
+        generation_id: int | None,
+        duration_s: float,
+        environment_id: int,
+        *,
+        metrics: Sequence[Metric],
+        scores: Mapping[str, ScoreColumn],
+        statistics: Sequence[RatioStatistic],
+        items: Sequence[Prompt],
+        estimates: Sequence[Estimate],
+    ) -> int:
+        """Store one evaluator's scores, per-item statistics and estimates in one transaction; the evaluation's id."""
+        input_ids = self.inputs(items)
+        transforms = {s.metric: s.transform for s in statistics}
+        completion_ids = self._completion_ids(generation_id) if scores else []
+        with self.db.atomic():
+            metric_ids = {m.name: self._metric(m) for m in metrics}
+            row = self.db.execute(
+                "INSERT INTO evaluations (key, evaluator, version, options, mixture_id, generation_id, duration_s, "
+                "environment_id, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [key, evaluator, version, canonical_json(options), mixture_id, generation_id, duration_s,
+                 environment_id, now()],
+            )  # fmt: skip
+            evaluation_id = int(row.lastrowid or 0)
+            for name, column in scores.items():
+                self.db.conn.executemany(
+                    "INSERT INTO scores (evaluation_id, metric_id, completion_id, value, reason) VALUES (?, ?, ?, ?, ?)",
+                    (
+                        (evaluation_id, metric_ids[name], completion_id, value, column.reasons.get(i))
+                        for i, (completion_id, value) in enumerate(zip(completion_ids, column.values, strict=True))
+                    ),
+                )
+            for s in statistics:
+                columns = (s.numerators, s.denominators, s.n_scored, s.n_total)
+                rows = zip(input_ids, *(column.tolist() for column in columns), strict=True)
+                self.db.conn.executemany(
+                    "INSERT INTO statistics (evaluation_id, metric_id, input_id, numerator, denominator, n_scored, "
+                    "n_total) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    ((evaluation_id, metric_ids[s.metric], *row) for row in rows),
+                )
+            self.db.conn.executemany(
+                "INSERT INTO estimates (evaluation_id, metric_id, prompts, value, low, high, n_scored, n_total, reason, "
+                "transform) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (evaluation_id, metric_ids[e.metric], e.prompts, e.value, e.low, e.high, e.n_scored, e.n_total,
+                     e.reason, transforms.get(e.metric))
+                    for e in estimates
+                ),
+            )  # fmt: skip
+        return evaluation_id
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    def generation_id(self, key: str) -> int | None:
+        return self._find("SELECT id FROM generations WHERE key = ?", [key])
+
+    def evaluation_id(self, key: str) -> int | None:
+        return self._find("SELECT id FROM evaluations WHERE key = ?", [key])
+
+    def generated(self, generation_id: int) -> tuple[list[Prompt], list[Completion]]:
+        """The prompts of a generation and its completions, in the order they were stored."""
+        prompts: list[Prompt] = []
+        index: dict[int, int] = {}
+        completions: list[Completion] = []
+        for row in self.db.execute(
+            "SELECT input_id, set_name, row, inputs.text, sample, completion_texts.text, n_tokens, finish_reason "
+            "FROM completion_texts JOIN inputs ON inputs.id = input_id WHERE generation_id = ? "
+            "ORDER BY completion_texts.id",
+            [generation_id],
+        ):
+            input_id, set_name, prompt_row, prompt, sample, text, n_tokens, finish_reason = row
+            if input_id not in index:
+                index[input_id] = len(prompts)
+                prompts.append(Prompt(set=set_name, row=prompt_row, text=prompt))
+            completions.append(Completion(index[input_id], sample, text, n_tokens, finish_reason))
+        return prompts, completions
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with self.db.atomic():
+            yield
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _completion_ids(self, generation_id: int | None) -> list[int]:
+        rows = self.db.execute("SELECT id FROM completion_texts WHERE generation_id = ? ORDER BY id", [generation_id])
+        return [int(row[0]) for row in rows]
+
+    def _metric(self, metric: Metric) -> int:
+        self.db.execute(
+            "INSERT INTO metrics (name, direction, unit, description) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE "
+            "SET direction = excluded.direction, unit = excluded.unit, description = excluded.description",
+            [metric.name, metric.direction, metric.unit, metric.description],
+        )
+        return self._id("SELECT id FROM metrics WHERE name = ?", [metric.name])
+
+    def _find(self, sql: str, values: Sequence[Any]) -> int | None:
+        row = self.db.execute(sql, list(values)).fetchone()
+        return None if row is None else int(row[0])
+
+    def _id(self, sql: str, values: Sequence[Any]) -> int:
+        found = self._find(sql, values)
+        if found is None:
+            raise LookupError(f"{sql} {values!r}")
+        return found
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _require_writable(path: Path) -> None:
+    target = path if path.exists() else path.parent
+    if not target.exists():
+        raise UserError(f"{path}: the folder {path.parent} does not exist")
+    if not os.access(target, os.W_OK) or not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path}: not writable; choose another place with --db")
+
+
+def _require_ours(db: Database, path: Path) -> None:
+    (application_id,) = db.execute("PRAGMA application_id").fetchone()
+    if application_id != APPLICATION_ID:
+        raise UserError(f"{path}: not a lerpbench database; choose another file with --db")
+    known = {migration.name for migration in migrations.pending(db)}
+    known |= {migration.name for migration in migrations._migrations}
+    newer = [m.name for m in migrations.applied(db) if m.name not in known]
+    if newer:
+        raise UserError(f"{path}: made by a newer lerpbench (it has {newer[-1]}); update lerpbench to open it")

@@ -1,0 +1,139 @@
+"""YAML -> Suite.  An error names the file, the key, what was expected and the nearest valid name.
+
+A suite is a name of one packaged in `bench/suites` or a path.  Paths that start with
+./ or ../ are relative to the suite's file; in a packaged suite, to the working folder.
+"""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from bench.registry import Registry, explain, suggest
+from bench.schema import EvaluatorSpec, MethodSpec, PromptSource, Sampling, Suite, UserError
+
+PACKAGED = Path(str(files("bench") / "suites"))
+
+
+def packaged_suites() -> list[str]:
+    return sorted(path.stem for path in PACKAGED.glob("*.yaml"))
+
+
+def find_suite(name: str) -> Path:
+    """The file of a packaged suite's name or of a path.  Raises UserError with the nearest name."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or "/" in name:
+        if not path.is_file():
+            raise UserError(f"{name}: no such suite file")
+        return path
+    packaged = PACKAGED / f"{name}.yaml"
+    if not packaged.is_file():
+        raise UserError(f"unknown suite {name!r}{suggest(name, packaged_suites())}; or give the path of a YAML file")
+    return packaged
+
+
+def load_suite(name: str, methods: Registry[Any], evaluators: Registry[Any]) -> Suite:
+    """Read and check a suite: every name is known, every parameter is valid.  Raises UserError."""
+    path = find_suite(name)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected a mapping with the keys {', '.join(Suite.model_fields)}")
+    raw = dict(raw)
+    raw["methods"] = [_method(entry, i, path, methods) for i, entry in enumerate(_list(raw, "methods", path))]
+    raw["evaluators"] = [
+        _evaluator(entry, i, path, evaluators) for i, entry in enumerate(_list(raw, "evaluators", path))
+    ]
+    if not raw["methods"]:
+        raise UserError(f"{path}: methods: expected at least one method; known: {', '.join(methods.names())}")
+    known = [*Suite.model_fields, *PromptSource.model_fields, *Sampling.model_fields]
+    try:
+        suite = Suite(**raw)
+    except ValidationError as error:
+        raise explain(error, f"{path}: ", known) from error
+    if not suite.prompts:
+        raise UserError(f"{path}: prompts: expected at least one prompt set")
+    return _resolve_paths(suite, Path.cwd() if path.parent == PACKAGED else path.resolve().parent)
+
+
+def _list(raw: Mapping[str, Any], key: str, path: Path) -> list[Any]:
+    value = raw.get(key, [])
+    if not isinstance(value, list):
+        raise UserError(f"{path}: {key}: expected a list, got {value!r}")
+    return value
+
+
+def named_options(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
+    """`name` or `{name: {options}}` as a name and its options."""
+    if isinstance(entry, str):
+        return entry, {}
+    if isinstance(entry, dict) and len(entry) == 1:
+        ((name, options),) = entry.items()
+        if options is None or isinstance(options, dict):
+            return str(name), dict(options or {})
+    raise UserError(f"{where}: expected a name or {{name: {{options}}}}, got {entry!r}")
+
+
+def _method(entry: Any, i: int, path: Path, methods: Registry[Any]) -> MethodSpec:
+    where = f"{path}: methods[{i}]"
+    name, options = named_options(entry, where)
+    cls = _class(methods, name, where)
+    swept = {key: tuple(value) if isinstance(value, list) else (value,) for key, value in options.items()}
+    for key, values in swept.items():
+        if key not in cls.model_fields:
+            known = list(cls.model_fields)
+            hint = suggest(key, known) if known else f"; {name} takes no parameters"
+            raise UserError(f"{where}.{key}: unknown key {key!r}{hint}")
+        if not values:
+            raise UserError(f"{where}.{key}: expected a number or a list of numbers, got an empty list")
+        for value in values:
+            _check_parameter(cls, key, value, where)
+    for key, field in cls.model_fields.items():
+        if field.is_required() and key not in swept:
+            raise UserError(f"{where}.{key}: missing; {name} needs a number or a list of numbers")
+    return MethodSpec(name=name, params=swept)
+
+
+def _check_parameter(cls: type[BaseModel], key: str, value: Any, where: str) -> None:
+    if isinstance(value, (bool, str)):
+        raise UserError(f"{where}.{key}: expected a number or a list of numbers, got {value!r}")
+    try:
+        cls.__pydantic_validator__.validate_assignment(cls.model_construct(), key, value)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"]
+        raise UserError(f"{where}.{key}: {message[0].lower()}{message[1:]}, got {value!r}") from error
+
+
+def _evaluator(entry: Any, i: int, path: Path, evaluators: Registry[Any]) -> EvaluatorSpec:
+    where = f"{path}: evaluators[{i}]"
+    name, options = named_options(entry, where)
+    _class(evaluators, name, where)
+    evaluators.create(name, options, f"{where} {name}")
+    return EvaluatorSpec(name=name, options=options)
+
+
+def _class(registry: Registry[Any], name: str, where: str) -> type[BaseModel]:
+    try:
+        return registry.get(name)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _resolve_paths(suite: Suite, folder: Path) -> Suite:
+    """Sources that start with ./ or ../ become absolute, so that a suite works from any folder."""
+
+    def absolute(value: Any) -> Any:
+        if isinstance(value, str) and value.startswith(("./", "../")):
+            return str((folder / value).resolve())
+        if isinstance(value, dict):
+            return {key: absolute(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [absolute(item) for item in value]
+        return value
+
+    return Suite(**absolute(suite.model_dump(mode="json")))

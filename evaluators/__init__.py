@@ -1,0 +1,19 @@
+"""Evaluators by name; a third party adds its own through the entry point group `lerpbench.evaluators`."""
+
+from bench.registry import Registry
+from evaluators.base import Evaluator
+
+TABLE = {
+    "sentiment": "evaluators.sentiment:Sentiment",
+    "acceptability": "evaluators.acceptability:Acceptability",
+    "perplexity": "evaluators.perplexity:Perplexity",
+    "classifier": "evaluators.classifier:Classifier",
+    "distinct": "evaluators.distinct:Distinct",
+    "nll": "evaluators.nll:SentenceNLL",
+    "next_token": "evaluators.next_token:NextToken",
+}
+
+
+def registry() -> Registry[Evaluator]:
+    """The registry of evaluators, plugins included."""
+    return Registry("evaluator", Evaluator, TABLE, "lerpbench.evaluators")

@@ -1,0 +1,105 @@
+"""What an evaluator is: a small class whose fields are its configuration, and what it hands back.
+
+Three kinds: `TextEvaluator` judges completions, `ProbeEvaluator` asks the mixed model itself, `CheckpointEvaluator`
+looks at the checkpoints' weights.  Each returns a `Judgement`; the harness stores it and draws the intervals.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from bench.checkpoints import Checkpoint
+from bench.schema import Completion, Direction, Estimate, Metric, Prompt, Value
+from bench.serving import Advance, ServedModel, silent
+from bench.stats import ScoreColumn, Summary
+from evaluators.judges import Judges
+
+Scope = Literal["full", "completion"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The completions of one point; `completions[i].prompt` indexes `prompts`."""
+
+    prompts: Sequence[Prompt]
+    completions: Sequence[Completion]
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+    @cached_property
+    def prompt_of(self) -> NDArray[np.int64]:
+        """(N,) the prompt index of each completion."""
+        return np.array([c.prompt for c in self.completions], dtype=np.int64)
+
+    def texts(self, scope: Scope) -> list[str]:
+        """The judged texts: `full` is prompt and completion, `completion` the completion alone."""
+        if scope == "completion":
+            return [c.text for c in self.completions]
+        return [self.prompts[c.prompt].text + c.text for c in self.completions]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """An evaluator's verdict.
+
+    `scores`: metric name -> one value per completion, stored as they are.  `summaries`: what is estimated, per prompt
+    set and over all; a metric may be in both.  `items`: what the rows of the summaries are, where they are not the
+    prompts of the completions (labelled sentences, words); such summaries are estimated over all items only, since each
+    metric names the items that it counts.  `estimates`: finished values without an interval of their own.
+    """
+
+    scores: Mapping[str, ScoreColumn] = field(default_factory=dict)
+    summaries: Sequence[Summary] = ()
+    items: Sequence[Prompt] | None = None
+    estimates: Sequence[Estimate] = ()
+
+
+class Evaluator(Value):
+    """Common to all kinds.  `version` is raised when equal input would be judged differently."""
+
+    version: ClassVar[int] = 1
+    source: ClassVar[str] = ""
+    suffix: str = Field(default="", description="appended to metric names, so that a suite can hold two configurations")
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """What is reported: every name in a judgement is one of these."""
+        raise NotImplementedError
+
+    def data_digests(self) -> list[str]:
+        """Digests of the models and files that the verdict depends on beside the configuration."""
+        return []
+
+    def named(self, name: str) -> str:
+        """The metric's name in this configuration."""
+        return f"{name}{self.suffix}"
+
+    def metric(self, name: str, direction: Direction, unit: str, description: str) -> Metric:
+        """One entry of `metrics()`, under its name in this configuration."""
+        return Metric(name=self.named(name), direction=direction, unit=unit, description=description)
+
+
+class TextEvaluator(Evaluator):
+    """Judges completions."""
+
+    def judge(self, samples: Samples, judges: Judges, advance: Advance = silent) -> Judgement:
+        raise NotImplementedError
+
+
+class ProbeEvaluator(Evaluator):
+    """Asks the mixed model itself."""
+
+    def probe(self, model: ServedModel, advance: Advance = silent) -> Judgement:
+        raise NotImplementedError
+
+
+class CheckpointEvaluator(Evaluator):
+    """Looks at the checkpoints of a suite."""
+
+    def compare(self, checkpoints: Mapping[str, Checkpoint], advance: Advance = silent) -> Judgement:
+        raise NotImplementedError

@@ -1,0 +1,195 @@
+"""Run judges over many texts quickly: each distinct text once, sorted by length, in batches of a token budget.
+
+A language model's head runs in chunks and its log-softmax in float32, so that (B, T, V) never exists.  Rows are padded
+on the right, where a causal model cannot see them, so results depend on neither batch nor order.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.serving import Advance, silent
+from evaluators.judges import Judge
+
+Precision = Literal["float32", "bfloat16"]
+Item = TypeVar("Item", bound=Hashable)
+Nats = NDArray[np.float64]
+
+TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}  # where a batch starts; halved when the device runs out of memory
+HEAD_ELEMENTS = {"cpu": 2**20, "cuda": 2**27}  # float32 logits held at once: 4 MiB, which stay in cache, and 512 MiB
+
+
+def distinct_items(items: Sequence[Item]) -> tuple[list[Item], NDArray[np.int64], NDArray[np.int64]]:
+    """The distinct items in order of appearance, each given item's place among them, and how often each was given."""
+    places: dict[Item, int] = {}
+    index = np.array([places.setdefault(item, len(places)) for item in items], dtype=np.int64)
+    return list(places), index, np.bincount(index, minlength=len(places))
+
+
+def encode(judge: Judge, texts: Sequence[str]) -> list[list[int]]:
+    """Each text's tokens as the judge's tokenizer makes them, special ones included, in one pass."""
+    if not texts:
+        return []
+    ids: list[list[int]] = judge.tokenizer(list(texts), verbose=False)["input_ids"]
+    return ids
+
+
+def context_length(judge: Judge) -> int:
+    """The most tokens the judge can read; RoBERTa's positions start behind its padding index."""
+    config = judge.model.config
+    positions = getattr(config, "max_position_embeddings", None) or 2**31
+    if "roberta" in str(getattr(config, "model_type", "")):
+        positions -= (config.pad_token_id or 0) + 1
+    return int(min(positions, judge.tokenizer.model_max_length))
+
+
+def run_in_batches(lengths: Sequence[int], budget: int, run: Callable[[list[int]], None]) -> None:
+    """Call `run` with row indices, longest first, so that rows x longest <= budget (always at least one row).
+
+    When the device runs out of memory the budget is halved for all that follows; a single row that does not fit raises.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    done = 0
+    while done < len(order):
+        longest = max(lengths[order[done]], 1)
+        rows = order[done : done + max(budget // longest, 1)]
+        try:
+            run(rows)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+            torch.cuda.empty_cache()
+            budget = len(rows) * longest // 2
+            continue
+        done += len(rows)
+
+
+def _device(judge: Judge) -> torch.device:
+    device: torch.device = next(judge.model.parameters()).device
+    return device
+
+
+def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def _padded(rows: Sequence[Sequence[int]], fill: int | None, device: torch.device) -> Tensor:
+    """(B, T) int64, padded on the right with `fill`, or with each row's own last token where it is None."""
+    width = max(map(len, rows))
+    filled = [[*row, *[row[-1] if fill is None else fill] * (width - len(row))] for row in rows]
+    return torch.tensor(filled, device=device)
+
+
+# ---------------------------------------------------------------------------------------------- language models
+
+
+def token_nlls(
+    judge: Judge,
+    sequences: Sequence[Sequence[int]],
+    precision: Precision = "float32",
+    advance: Advance = silent,
+    counts: Sequence[int] | None = None,
+) -> list[Nats]:
+    """-log p(token | tokens before) of every token but the first, which nothing precedes.
+
+    One (T - 1,) float64 array a sequence, nats.  `counts`: what `advance` is told when a sequence is done (default 1).
+    """
+    nlls: list[Nats] = [np.zeros(0)] * len(sequences)
+    device = _device(judge)
+    times = [1] * len(sequences) if counts is None else counts
+    scored = [row for row, ids in enumerate(sequences) if len(ids) > 1]
+    advance(sum(times[row] for row, ids in enumerate(sequences) if len(ids) <= 1))
+
+    def run(batch: list[int]) -> None:
+        rows = [scored[i] for i in batch]
+        for row, nll in zip(rows, _batch_nlls(judge, [sequences[row] for row in rows], precision), strict=True):
+            nlls[row] = nll
+        advance(sum(times[row] for row in rows))
+
+    with torch.inference_mode():
+        run_in_batches([len(sequences[row]) - 1 for row in scored], TOKENS_PER_BATCH[device.type], run)
+    return nlls
+
+
+def _batch_nlls(judge: Judge, rows: Sequence[Sequence[int]], precision: Precision) -> list[Nats]:
+    device = _device(judge)
+    ids = _padded(rows, None, device)  # (B, T)
+    lengths = torch.tensor([len(row) - 1 for row in rows], device=device)
+    real = torch.arange(ids.shape[1] - 1, device=device) < lengths[:, None]  # (B, T - 1)
+    with _autocast(device, precision):
+        hidden = judge.model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state  # (B, T - 1, D)
+        flat = head_nlls(judge.model.get_output_embeddings(), hidden[real], ids[:, 1:][real])
+    return np.split(flat.double().cpu().numpy(), np.cumsum([len(row) - 1 for row in rows])[:-1])
+
+
+def head_nlls(head: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+    """-log softmax(head(hidden))[target] in float32, a chunk of tokens at a time.
+
+    hidden: (N, D); targets: (N,) int64.  Returns (N,) float32, nats.
+    """
+    vocabulary = int(head.out_features)
+    chunk = max(HEAD_ELEMENTS[hidden.device.type] // vocabulary, 1)
+    parts = [
+        torch.nn.functional.cross_entropy(head(h).float(), t, reduction="none")
+        for h, t in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
+    ]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+# ---------------------------------------------------------------------------------------------- classifiers
+
+
+def classify(
+    judge: Judge,
+    texts: Sequence[str],
+    activation: Literal["softmax", "sigmoid"] = "softmax",
+    precision: Precision = "float32",
+    advance: Advance = silent,
+) -> tuple[NDArray[np.float64], dict[int, str]]:
+    """Each text's probabilities (N, L), and for the rows that could not be judged (left NaN) the reason why."""
+    unique, index, counts = distinct_items(texts)
+    sequences = encode(judge, unique)
+    limit = context_length(judge)
+    reasons = {row: unfit for row, ids in enumerate(sequences) if (unfit := _unfit(unique[row], ids, limit))}
+    probabilities = np.full((len(unique), judge.model.config.num_labels), np.nan)
+    fit = [row for row in range(len(unique)) if row not in reasons]
+    advance(int(sum(counts[row] for row in reasons)))
+    device = _device(judge)
+
+    def run(batch: list[int]) -> None:
+        rows = [fit[i] for i in batch]
+        logits = _class_logits(judge, [sequences[row] for row in rows], precision)
+        probabilities[rows] = (logits.softmax(-1) if activation == "softmax" else logits.sigmoid()).cpu().numpy()
+        advance(int(sum(counts[row] for row in rows)))
+
+    with torch.inference_mode():
+        run_in_batches([len(sequences[row]) for row in fit], TOKENS_PER_BATCH[device.type], run)
+    given = {i: reasons[row] for i, row in enumerate(index.tolist()) if row in reasons}
+    return probabilities[index], given
+
+
+def _unfit(text: str, ids: Sequence[int], limit: int) -> str | None:
+    if not text.strip():
+        return "empty text"
+    if len(ids) > limit:
+        return f"{len(ids)} tokens, longer than the judge's context of {limit}"
+    return None
+
+
+def _class_logits(judge: Judge, rows: Sequence[Sequence[int]], precision: Precision) -> Tensor:
+    """(B, L) float32.  The mask is left out where nothing is padded: attention is quicker without."""
+    device = _device(judge)
+    pad = judge.model.config.pad_token_id
+    ids = _padded(rows, judge.tokenizer.pad_token_id if pad is None else pad, device)
+    mask = None
+    if min(map(len, rows)) < ids.shape[1]:
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
+    with _autocast(device, precision):
+        logits: Tensor = judge.model(input_ids=ids, attention_mask=mask).logits
+    return logits.float()

@@ -1,0 +1,5 @@
+"""The static leaderboard: databases in, plain files out.  Imports no model code, so it renders on any laptop."""
+
+from leaderboard.render import render
+
+__all__ = ["render"]

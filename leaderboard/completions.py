@@ -1,0 +1,150 @@
+"""Completions -> script files, one a method, that the completions page loads as it needs them.
+
+A page opened from the file system may not fetch, but may add a script; so each file is one call with JSON in it.
+Texts are hostile: JSON leaves no `<` in a script, and the page's script only ever sets text, never markup.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.store import Store
+from leaderboard.query import Board, Place
+from leaderboard.rank import CONTROL, Series
+
+BUDGET_BYTES = 2_600_000  # of text in a site; beside Plotly's 4.8 MB it keeps a site below 8 MB
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The part of the completions that the site carries: these prompts, the first `samples` of each."""
+
+    prompts: tuple[tuple[int, str, int, str], ...]  # input id, set, row, text
+    samples: int
+    n_prompts: int
+    n_samples: int
+
+    @property
+    def whole(self) -> bool:
+        return len(self.prompts) == self.n_prompts and self.samples == self.n_samples
+
+
+def script_json(value: Any) -> str:
+    """JSON that may stand in a script element or file: nothing in it ends the script or a line."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character, escape in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"),
+                              ("\u2029", "\\u2029")):  # fmt: skip
+        text = text.replace(character, escape)
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def select(stores: Sequence[Store], board: Board, budget: int = BUDGET_BYTES) -> Selection:
+    """As much as fits the budget: fewer samples of every prompt first, then every k-th prompt of each set."""
+    generations = distinct_generations(board)
+    if not generations:
+        return Selection((), 0, 0, 0)
+    prompts: dict[int, tuple[int, str, int, str]] = {}
+    for place in generations:
+        for row in _prompts(stores[place.store], place):
+            prompts.setdefault((place.store << 40) + row[0], row)
+    unique = {(row[1], row[2], row[3]): row for row in prompts.values()}
+    listed = list(unique.values())
+    each = _bytes_per_completion(stores[generations[0].store], generations[0])
+    per_place = max(1, int(budget / each / len(generations)))
+    samples = max(1, min(board.samples, per_place // max(1, len(listed))))
+    kept = listed if len(listed) <= per_place else _spread(listed, per_place)
+    return Selection(tuple(kept), samples, len(listed), board.samples)
+
+
+def _spread(prompts: list[tuple[int, str, int, str]], n: int) -> list[tuple[int, str, int, str]]:
+    return [prompts[i * len(prompts) // n] for i in range(n)]
+
+
+def distinct_generations(board: Board) -> list[Place]:
+    """The first place of each stored generation; equal mixtures share one."""
+    found: dict[tuple[int, int], Place] = {}
+    for place in board.places:
+        if place.generation_id is not None:
+            found.setdefault((place.store, place.generation_id), place)
+    return list(found.values())
+
+
+def _prompts(store: Store, place: Place) -> list[tuple[int, str, int, str]]:
+    return store.db.execute(
+        "SELECT input_id, set_name, row, inputs.text FROM completion_texts JOIN inputs ON inputs.id = input_id "
+        "WHERE generation_id = ? GROUP BY input_id ORDER BY MIN(completion_texts.id)",
+        [place.generation_id],
+    ).fetchall()
+
+
+def _bytes_per_completion(store: Store, place: Place) -> float:
+    row = store.db.execute(
+        "SELECT AVG(LENGTH(CAST(text AS BLOB))) FROM completion_texts WHERE generation_id = ?", [place.generation_id]
+    ).fetchone()
+    return float(row[0] or 0) + 10  # quotes, comma, escapes, length, score
+
+
+def index(board: Board, series: Sequence[Series], selection: Selection) -> dict[str, Any]:
+    """What the completions page knows before it loads a text: prompts, and where each place's texts are."""
+    owner = {i: s for s in series for i in s.places}
+    owners = {_key(place): owner[i].slug for i, place in reversed(list(enumerate(board.places)))}
+    return {
+        "prompts": [[prompts, row, text] for _, prompts, row, text in selection.prompts],
+        "samples": selection.samples,
+        "series": [{"name": s.name, "slug": s.slug, "places": list(s.places)} for s in series],
+        "places": [
+            {"label": p.label, "key": _key(p), "file": owners[_key(p)] if p.generation_id is not None else None}
+            for p in board.places
+        ],
+        "score": CONTROL if CONTROL in board.metrics else None,
+    }
+
+
+def _key(place: Place) -> str:
+    return f"{place.store}.{place.generation_id}"
+
+
+def files(
+    stores: Sequence[Store], board: Board, series: Sequence[Series], selection: Selection
+) -> Iterator[tuple[str, str]]:
+    """(name, content) of each script file; a generation that several places share is written once."""
+    done: set[str] = set()
+    for s in series:
+        texts = {}
+        for i in s.places:
+            place = board.places[i]
+            if place.generation_id is not None and _key(place) not in done:
+                done.add(_key(place))
+                texts[_key(place)] = _texts(stores[place.store], place, selection)
+        if texts:
+            yield f"{s.slug}.js", f"lerpbench.add({script_json(s.slug)},{script_json(texts)});\n"
+
+
+def _texts(store: Store, place: Place, selection: Selection) -> Mapping[str, list[Any]]:
+    """Columns over (prompt, sample), null where nothing is stored: text, tokens, finish reason, score in hundredths."""
+    at = {(p[1], p[2], p[3]): i for i, p in enumerate(selection.prompts)}
+    size = len(at) * selection.samples
+    columns: dict[str, list[Any]] = {"t": [None] * size, "n": [None] * size, "f": [None] * size, "s": [None] * size}
+    scores = _scores(store, place)
+    for id_, prompts, row, prompt, sample, text, n_tokens, finish in store.db.execute(
+        "SELECT completion_texts.id, set_name, row, inputs.text, sample, completion_texts.text, n_tokens, "
+        "finish_reason FROM completion_texts JOIN inputs ON inputs.id = input_id "
+        "WHERE generation_id = ? AND sample < ?",
+        [place.generation_id, selection.samples],
+    ):
+        where = at.get((prompts, row, prompt))
+        if where is not None:
+            k = where * selection.samples + sample
+            columns["t"][k], columns["n"][k], columns["f"][k] = text, n_tokens, 1 if finish == "stop" else 0
+            columns["s"][k] = scores.get(id_)
+    return {name: column for name, column in columns.items() if any(x is not None for x in column)}
+
+
+def _scores(store: Store, place: Place) -> dict[int, int]:
+    found = store.db.execute(
+        "SELECT completion_id, value FROM scores JOIN point_evaluations USING (evaluation_id) "
+        "WHERE point_id = ? AND metric_id = (SELECT id FROM metrics WHERE name = ?) AND value IS NOT NULL",
+        [place.id, CONTROL],
+    )
+    return {id_: round(100 * value) for id_, value in found}

@@ -1,0 +1,193 @@
+"""What the pages' script draws: every estimate of a board as one compact value, and which figures to make of it.
+
+The script holds no numbers and no names of methods; it draws `curves`, `frontier`, `heatmaps` and `words` from this.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from leaderboard.query import ALL, Board, Result
+from leaderboard.rank import CONTROL, COST, PRICE, Series, price_limit, spearman
+
+DIGITS = 5
+MINUS = "\N{MINUS SIGN}"
+
+TITLES = {
+    "sentiment": "Sentiment",
+    "positive_fraction": "Fraction positive",
+    "perplexity": "Perplexity",
+    "perplexity_dexperts": "Perplexity, as in DExperts",
+    "perplexity_median": "Perplexity, median",
+    "acceptability": "Acceptability",
+    "distinct_1": "Distinct-1",
+    "distinct_2": "Distinct-2",
+    "distinct_3": "Distinct-3",
+    "distinct_1_dexperts": "Distinct-1, as in DExperts",
+    "distinct_2_dexperts": "Distinct-2, as in DExperts",
+    "distinct_3_dexperts": "Distinct-3, as in DExperts",
+    "nll_positive": "NLL of positive sentences",
+    "nll_negative": "NLL of negative sentences",
+}
+CURVES = (
+    ("sentiment", ("sentiment", "positive_fraction")),
+    ("perplexity", ("perplexity", "perplexity_dexperts", "perplexity_median")),
+    ("acceptability", ("acceptability",)),
+    ("distinct", ("distinct_2", "distinct_1", "distinct_3", "distinct_2_dexperts", "distinct_1_dexperts",
+                  "distinct_3_dexperts")),
+)  # fmt: skip
+MAPS = ("sentiment", "perplexity", "nll_positive", "nll_negative")
+
+
+def title(metric: str) -> str:
+    return TITLES.get(metric, metric)
+
+
+def family(metric: str) -> str:
+    """`next_token[great]` belongs to next_token; a plain metric to itself."""
+    return metric.split("[", 1)[0] if metric.endswith("]") else metric
+
+
+def item(metric: str) -> str:
+    return metric.split("[", 1)[1][:-1] if metric.endswith("]") else metric
+
+
+def page_data(board: Board, series: Sequence[Series]) -> dict[str, Any]:
+    """Everything the script needs, ready for JSON."""
+    owner = {i: s.slot for s in series for i in s.places}
+    return {
+        "sets": [ALL, *board.sets],
+        "series": [
+            {"name": s.name, "slug": s.slug, "slot": s.slot, "kind": s.kind, "axis": s.axis, "places": list(s.places)}
+            for s in series
+        ],
+        "places": [
+            {"label": p.label, "x": _x(p.params, series[owner[i]].axis), "d": short(p.displacement)}
+            for i, p in enumerate(board.places)
+        ],
+        "metrics": {
+            name: {"title": title(name), "unit": m.unit, "about": m.description, "direction": m.direction}
+            for name, m in board.metrics.items()
+        },
+        "values": {name: _columns(board, name) for name in board.metrics},
+        "base": board.base,
+        "control": CONTROL,
+        "cost": COST,
+        "limit": {prompts: short(price_limit(board, prompts)) for prompts in (ALL, *board.sets)},
+        "price": PRICE,
+        "figures": figures(board, series),
+    }
+
+
+def _x(params: Mapping[str, Any], axis: str) -> list[float]:
+    return [float(params[key]) for key in axis.split(",") if key]
+
+
+def _columns(board: Board, metric: str) -> dict[str, Any]:
+    """prompt set -> columns over places; a place without an estimate is null in every column."""
+    found = {}
+    for prompts in (ALL, *board.sets):
+        results = [board.get(i, metric, prompts) for i in range(len(board.places))]
+        if any(results):
+            found[prompts] = _column(results)
+    return found
+
+
+def _column(results: Sequence[Result | None]) -> dict[str, Any]:
+    column: dict[str, Any] = {
+        "v": [short(r.value) if r else None for r in results],
+        "lo": [short(r.low) if r else None for r in results],
+        "hi": [short(r.high) if r else None for r in results],
+        "n": [r.n_scored if r else None for r in results],
+        "N": [r.n_total if r else None for r in results],
+    }
+    for key in ("n", "N"):
+        known = {n for n in column[key] if n is not None}
+        if len(known) == 1 and None not in column[key]:
+            column[key] = known.pop()
+    reasons = {str(i): r.reason for i, r in enumerate(results) if r and r.reason}
+    return column | ({"why": reasons} if reasons else {})
+
+
+def short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.{DIGITS}g}")
+
+
+# ------------------------------------------------------------------------------------------------- which figures
+
+
+def figures(board: Board, series: Sequence[Series]) -> list[dict[str, Any]]:
+    """The figures this board can show, in the page's order."""
+    return [
+        *_curve_figures(board, series),
+        *_frontier(board),
+        *(figure for s in series if s.kind == "plane" for figure in _maps(board, s)),
+        *(figure for s in series if s.kind == "curve" for figure in _words(board, s)),
+    ]
+
+
+def _curve_figures(board: Board, series: Sequence[Series]) -> list[dict[str, Any]]:
+    if not any(s.kind == "curve" for s in series):
+        return []
+    found = []
+    for name, wanted in CURVES:
+        metrics = [metric for metric in wanted if metric in board.metrics]
+        if metrics:
+            found.append({"id": f"curves-{name}", "group": "curves", "kind": "curves", "metrics": metrics,
+                          "title": f"{title(metrics[0]).split('-')[0]} against alpha"})  # fmt: skip
+    return found
+
+
+def _frontier(board: Board) -> list[dict[str, Any]]:
+    if CONTROL not in board.metrics or COST not in board.metrics:
+        return []
+    return [{"id": "frontier", "group": "frontier", "kind": "frontier", "metrics": [CONTROL, COST],
+             "title": "Sentiment against perplexity"}]  # fmt: skip
+
+
+def _maps(board: Board, series: Series) -> list[dict[str, Any]]:
+    return [
+        {"id": f"map-{series.slug}-{metric}", "group": "maps", "kind": "heatmap", "metrics": [metric],
+         "series": series.slot, "title": f"{series.name}: {title(metric)}"}
+        for metric in MAPS
+        if metric in board.metrics and any(board.value(i, metric) is not None for i in series.places)
+    ]  # fmt: skip
+
+
+def _words(board: Board, series: Series) -> list[dict[str, Any]]:
+    metrics = [
+        name
+        for name in board.metrics
+        if family(name) == "next_token" and sum(board.value(i, name) is not None for i in series.places) > 1
+    ]
+    if not metrics:
+        return []
+    return [{"id": f"words-{series.slug}", "group": "words", "kind": "words", "metrics": metrics,
+             "series": series.slot, "polarity": {m: polarity(board, series, m) for m in metrics},
+             "title": f"{series.name}: next-token probability"}]  # fmt: skip
+
+
+def polarity(board: Board, series: Series, metric: str) -> str:
+    """Positive or negative: as the metric's description says, else by the sign of its rank correlation with alpha."""
+    about = board.metrics[metric].description.lower()
+    if ("positive" in about) != ("negative" in about):
+        return "positive" if "positive" in about else "negative"
+    return "rising" if _rises(board, series, metric) else "falling"
+
+
+def _rises(board: Board, series: Series, metric: str) -> bool:
+    import numpy as np
+
+    pairs = [(float(board.places[i].params[series.axis]), board.value(i, metric)) for i in series.places]
+    known = [(x, y) for x, y in pairs if y is not None]
+    x, y = np.array(known, dtype=np.float64).T
+    return bool(spearman(y[None, :], x)[0] >= 0)
+
+
+def number(value: float | None) -> str:
+    """A number as the tables show it: three figures and a true minus sign."""
+    if value is None:
+        return "–"
+    size = abs(value)
+    digits = 0 if size >= 1000 else 1 if size >= 10 else 2 if size >= 2 else 3
+    text = f"{value:,.{digits}f}"
+    return text.replace("-", MINUS) if float(text.replace(",", "")) != 0 else text.lstrip("-")

@@ -1,0 +1,390 @@
+"""SQLite stores -> boards: everything the pages show, read once through the public views.
+
+A board is one suite on one engine; suites and engines are never mixed.  Values come from the view `results`; the tables
+behind it add what a reader may ask for next: recipes, reasons, units, per-prompt sums, environments.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.schema import UserError
+from bench.stats import Floats, Transform, transformed
+from bench.store import Store
+
+ALL = ""  # the prompt set that stands for all prompts; NULL in the view
+
+
+@dataclass(frozen=True)
+class Place:
+    """A point on the board: a method, its parameters, and the mixture they stand for."""
+
+    id: int
+    method: str
+    params: Mapping[str, Any]
+    params_json: str
+    space: str
+    coefficients: Mapping[str, float]
+    filter_p: float | None
+    generation_id: int | None
+    store: int = 0
+
+    @property
+    def label(self) -> str:
+        inside = ", ".join(f"{key}={plain(value)}" for key, value in self.params.items())
+        return f"{self.method}({inside})" if inside else self.method
+
+    @property
+    def displacement(self) -> float:
+        """How far along theta+ - theta-: half the difference of the experts' coefficients; alpha of g2."""
+        return (self.coefficients.get("expert", 0.0) - self.coefficients.get("antiexpert", 0.0)) / 2
+
+    @property
+    def models_per_token(self) -> int:
+        """Forward passes for one token: one for mixed weights, one a member for mixed logits."""
+        return len(self.coefficients) if self.space == "logits" else 1
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        return self.method, self.params_json
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the view `results`, and why a value is missing."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n_scored: int
+    n_total: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    name: str
+    direction: str = "neutral"
+    unit: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class PerPrompt:
+    """The sums behind one metric for every place: T(sum numerators / sum denominators) over prompts.
+
+    `numerators`, `denominators`: (places, prompts), NaN where a place was not judged on a prompt.  `sets`: (prompts,).
+    """
+
+    sets: NDArray[np.str_]
+    numerators: Floats
+    denominators: Floats
+    transform: Transform
+
+    def values(self, weights: Floats) -> Floats:
+        """weights (draws, prompts) -> the metric (draws, places); NaN where a place cannot be estimated."""
+        known = ~np.isnan(self.denominators).any(axis=1)
+        below = weights @ np.where(known[:, None], self.denominators, 0.0).T
+        above = weights @ np.where(known[:, None], self.numerators, 0.0).T
+        ratio = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+        return np.asarray(transformed(ratio, self.transform))
+
+    def rows(self, prompts: str) -> NDArray[np.bool_]:
+        return np.ones(len(self.sets), bool) if prompts == ALL else np.asarray(self.sets == prompts)
+
+
+@dataclass(frozen=True)
+class Run:
+    command: str
+    started_at: str
+    finished_at: str | None
+    environment: Mapping[str, Any]
+    digest: str
+    database: str
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What must agree before two databases' numbers may stand in one table."""
+
+    sampling: str
+    dtype: str
+    checkpoints: Mapping[str, str]
+    evaluators: Mapping[str, str]
+    prompts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Board:
+    """One suite on one engine, from one or more databases that agree."""
+
+    suite: str
+    engine: str
+    databases: tuple[str, ...]
+    definition: Mapping[str, Any]
+    protocol: Protocol
+    places: tuple[Place, ...]
+    metrics: Mapping[str, MetricInfo]
+    results: Mapping[tuple[int, str, str], Result]  # (index into places, metric, prompt set)
+    rows: tuple[tuple[Any, ...], ...]  # the view's rows as they are
+    runs: tuple[Run, ...]
+    overhead: tuple[Mapping[str, Any], ...]
+    mixtures: Mapping[int, Mapping[str, Any]]
+    per_prompt: Mapping[str, PerPrompt] = field(default_factory=dict)
+    n_completions: int = 0
+    samples: int = 0
+    notes: tuple[str, ...] = ()
+
+    def get(self, place: int, metric: str, prompts: str = ALL) -> Result | None:
+        return self.results.get((place, metric, prompts))
+
+    def value(self, place: int, metric: str, prompts: str = ALL) -> float | None:
+        found = self.get(place, metric, prompts)
+        return None if found is None else found.value
+
+    @cached_property
+    def sets(self) -> tuple[str, ...]:
+        """The prompt sets, in the suite's order; those that only results know come last."""
+        named = list(self.definition.get("prompts", {}))
+        stored = sorted({prompts for _, _, prompts in self.results if prompts})
+        return tuple(name for name in [*named, *(s for s in stored if s not in named)] if name in stored)
+
+    @cached_property
+    def base(self) -> int | None:
+        """The place of the unmixed base, if it was measured: weights recipes first."""
+        found = [i for i, place in enumerate(self.places) if dict(place.coefficients) == {"base": 1.0}]
+        return min(found, key=lambda i: (self.places[i].space != "weights", i), default=None)
+
+    @property
+    def title(self) -> str:
+        return str(self.definition.get("title") or self.suite)
+
+
+COLUMNS = ("suite", "engine", "method", "params", "prompts", "metric", "value", "low", "high", "n_scored", "n_total")
+
+
+@contextmanager
+def open_stores(paths: Sequence[Path]) -> Iterator[list[Store]]:
+    """The databases, opened; raises UserError for a missing or foreign file, or for none."""
+    if not paths:
+        raise UserError("no database given; expected the path of at least one results database")
+    with ExitStack() as stack:
+        yield [stack.enter_context(closing(Store.open(path, create=False))) for path in paths]
+
+
+def read_boards(store: Store, index: int, name: str) -> list[Board]:
+    """Every suite and engine of one database."""
+    found = store.db.execute(
+        "SELECT suites.id, suites.name, suites.definition, points.engine FROM points "
+        "JOIN suites ON suites.id = points.suite_id GROUP BY suites.id, points.engine ORDER BY suites.name, points.engine"
+    ).fetchall()
+    return [_read_board(store, index, name, *row) for row in found]
+
+
+def _read_board(store: Store, index: int, name: str, suite_id: int, suite: str, definition: str, engine: str) -> Board:
+    places, mixtures = _places(store, index, suite_id, engine)
+    results, rows = _results(store, places, suite, engine)
+    metrics = _metrics(store, {key[1] for key in results})
+    prompts, samples = _prompt_counts(store, places)
+    defined = json.loads(definition)
+    return Board(
+        suite=suite,
+        engine=engine,
+        databases=(name,),
+        definition=defined,
+        protocol=_protocol(store, defined, suite_id, engine, prompts),
+        places=places,
+        metrics=metrics,
+        results=results,
+        rows=rows,
+        runs=_runs(store, name, suite_id, engine),
+        overhead=_overhead(store, suite, engine),
+        mixtures=mixtures,
+        per_prompt=_per_prompt(store, places, suite_id, engine, metrics),
+        n_completions=_count_completions(store, suite_id, engine),
+        samples=samples,
+    )
+
+
+def _places(store: Store, index: int, suite_id: int, engine: str) -> tuple[tuple[Place, ...], dict[int, dict[str, Any]]]:
+    places, mixtures = [], {}
+    for row in store.db.execute(
+        "SELECT points.id, method, params, points.generation_id, recipe, dtype, checkpoints, survived_update, key "
+        "FROM points JOIN mixtures ON mixtures.id = mixture_id WHERE suite_id = ? AND points.engine = ? "
+        "ORDER BY position, points.id",
+        [suite_id, engine],
+    ):
+        id_, method, params, generation_id, recipe_json, dtype, checkpoints, survived, key = row
+        recipe = json.loads(recipe_json)
+        place = Place(id_, method, json.loads(params), params, recipe["space"], recipe["coefficients"],
+                      recipe.get("filter_p"), generation_id, index)  # fmt: skip
+        mixtures[len(places)] = {"dtype": dtype, "checkpoints": json.loads(checkpoints), "survived_update": survived,
+                                 "key": key}  # fmt: skip
+        places.append(place)
+    return tuple(places), mixtures
+
+
+def _results(
+    store: Store, places: Sequence[Place], suite: str, engine: str
+) -> tuple[dict[tuple[int, str, str], Result], tuple[tuple[Any, ...], ...]]:
+    index = {place.identity: i for i, place in enumerate(places)}
+    reasons = _reasons(store, places)
+    results = {}
+    rows = store.db.execute(
+        f"SELECT {', '.join(COLUMNS)} FROM results WHERE suite = ? AND engine = ? ORDER BY metric, prompts",
+        [suite, engine],
+    ).fetchall()
+    rows.sort(key=lambda row: index[row[2], row[3]])
+    for row in rows:
+        _, _, method, params, prompts, metric, *numbers = row
+        key = (index[method, params], metric, prompts or ALL)
+        results[key] = Result(*numbers, reason=reasons.get(key))
+    return results, tuple(tuple(row) for row in rows)
+
+
+def _reasons(store: Store, places: Sequence[Place]) -> dict[tuple[int, str, str], str]:
+    index = {place.id: i for i, place in enumerate(places)}
+    found = store.db.execute(
+        "SELECT point_id, metrics.name, prompts, reason FROM point_evaluations "
+        "JOIN estimates USING (evaluation_id) JOIN metrics ON metrics.id = metric_id WHERE reason IS NOT NULL"
+    )
+    return {(index[p], metric, prompts or ALL): reason for p, metric, prompts, reason in found if p in index}
+
+
+def _metrics(store: Store, names: set[str]) -> dict[str, MetricInfo]:
+    """In the order in which evaluators declared them."""
+    found = store.db.execute("SELECT name, direction, unit, description FROM metrics ORDER BY id")
+    return {row[0]: MetricInfo(*row) for row in found if row[0] in names}
+
+
+def _prompt_counts(store: Store, places: Sequence[Place]) -> tuple[dict[str, int], int]:
+    """How many prompts of each set, and how many samples of each, from the first place with completions."""
+    generation = next((place.generation_id for place in places if place.generation_id is not None), None)
+    found = store.db.execute(
+        "SELECT set_name, COUNT(DISTINCT input_id), MAX(sample) + 1 FROM completion_texts "
+        "JOIN inputs ON inputs.id = input_id WHERE generation_id = ? GROUP BY set_name ORDER BY MIN(completion_texts.id)",
+        [generation],
+    ).fetchall()
+    return {row[0]: row[1] for row in found}, max((row[2] for row in found), default=0)
+
+
+def _count_completions(store: Store, suite_id: int, engine: str) -> int:
+    row = store.db.execute(
+        "SELECT COALESCE(SUM(n_completions), 0) FROM (SELECT DISTINCT generations.id, n_completions FROM points "
+        "JOIN generations ON generations.id = generation_id WHERE suite_id = ? AND points.engine = ?)",
+        [suite_id, engine],
+    ).fetchone()
+    return int(row[0])
+
+
+def _protocol(
+    store: Store, definition: Mapping[str, Any], suite_id: int, engine: str, prompts: Mapping[str, int]
+) -> Protocol:
+    where = "WHERE points.suite_id = ? AND points.engine = ?"
+    sampling = store.db.execute(
+        f"SELECT DISTINCT sampling FROM points JOIN generations ON generations.id = generation_id {where} ORDER BY 1",
+        [suite_id, engine],
+    ).fetchall()
+    evaluators = store.db.execute(
+        "SELECT DISTINCT evaluator, version, options FROM points JOIN point_evaluations ON point_id = points.id "
+        f"JOIN evaluations ON evaluations.id = evaluation_id {where} ORDER BY 1, 2, 3",
+        [suite_id, engine],
+    ).fetchall()
+    mixtures = store.db.execute(
+        f"SELECT DISTINCT dtype, checkpoints FROM points JOIN mixtures ON mixtures.id = mixture_id {where}",
+        [suite_id, engine],
+    ).fetchall()
+    hashes: dict[str, str] = {}
+    for _, checkpoints in mixtures:
+        hashes |= json.loads(checkpoints)
+    judges: dict[str, list[str]] = {}
+    for evaluator, version, options in evaluators:
+        judges.setdefault(evaluator, []).append(f"version {version}, {options}")
+    return Protocol(
+        sampling=" and ".join(row[0] for row in sampling),
+        dtype=" and ".join(sorted({row[0] for row in mixtures})) or str(definition.get("dtype", "")),
+        checkpoints=dict(sorted(hashes.items())),
+        evaluators={name: "; ".join(texts) for name, texts in judges.items()},
+        prompts=dict(prompts),
+    )
+
+
+def _runs(store: Store, name: str, suite_id: int, engine: str) -> tuple[Run, ...]:
+    found = store.db.execute(
+        "SELECT command, started_at, finished_at, details, digest FROM runs "
+        "JOIN environments ON environments.id = environment_id WHERE suite_id = ? AND engine = ? ORDER BY runs.id",
+        [suite_id, engine],
+    )
+    return tuple(Run(c, s, f, json.loads(details), digest, name) for c, s, f, details, digest in found)
+
+
+def _overhead(store: Store, suite: str, engine: str) -> tuple[dict[str, Any], ...]:
+    cursor = store.db.execute("SELECT * FROM overhead WHERE suite = ? AND engine = ?", [suite, engine])
+    names = [column[0] for column in cursor.description]
+    return tuple(dict(zip(names, row, strict=True)) for row in cursor)
+
+
+CORE = ("sentiment", "perplexity", "acceptability", "positive_fraction", "distinct_2_dexperts", "nll_positive",
+        "nll_negative")  # fmt: skip
+
+
+def _per_prompt(
+    store: Store, places: Sequence[Place], suite_id: int, engine: str, metrics: Mapping[str, MetricInfo]
+) -> dict[str, PerPrompt]:
+    """The sums of the metrics that derived numbers (rank correlation, barrier, comparisons) are bootstrapped from."""
+    wanted = [name for name in metrics if name in CORE]
+    found = {name: _sums(store, places, suite_id, engine, name) for name in wanted}
+    return {name: sums for name, sums in found.items() if sums is not None}
+
+
+def _sums(store: Store, places: Sequence[Place], suite_id: int, engine: str, metric: str) -> PerPrompt | None:
+    rows = store.db.execute(
+        "SELECT points.id, input_id, numerator, denominator FROM points "
+        "JOIN point_evaluations ON point_id = points.id "
+        "JOIN statistics ON statistics.evaluation_id = point_evaluations.evaluation_id "
+        "AND metric_id = (SELECT id FROM metrics WHERE name = ?) WHERE suite_id = ? AND engine = ?",
+        [metric, suite_id, engine],
+    ).fetchall()
+    if not rows:
+        return None
+    table = np.array(rows, dtype=np.float64)
+    inputs, column = np.unique(table[:, 1].astype(np.int64), return_inverse=True)
+    place_of = {place.id: i for i, place in enumerate(places)}
+    row = np.array([place_of[int(id_)] for id_ in table[:, 0]])
+    above = np.full((len(places), len(inputs)), np.nan)
+    below = above.copy()
+    above[row, column], below[row, column] = table[:, 2], table[:, 3]
+    return PerPrompt(_set_names(store, inputs), above, below, _transform(store, metric))
+
+
+def _set_names(store: Store, inputs: NDArray[np.int64]) -> NDArray[np.str_]:
+    found = dict(
+        store.db.execute(
+            "SELECT id, set_name FROM inputs WHERE id IN (SELECT value FROM json_each(?))",
+            [json.dumps(inputs.tolist())],
+        ).fetchall()
+    )
+    return np.array([found[int(i)] for i in inputs], dtype=np.str_)
+
+
+def _transform(store: Store, metric: str) -> Transform:
+    row = store.db.execute(
+        "SELECT transform FROM estimates JOIN metrics ON metrics.id = metric_id "
+        "WHERE metrics.name = ? AND transform IS NOT NULL LIMIT 1",
+        [metric],
+    ).fetchone()
+    return "exp" if row and row[0] == "exp" else "identity"
+
+
+def plain(value: Any) -> str:
+    """A parameter's value as a reader writes it: 0.5, 1, -2."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:g}"

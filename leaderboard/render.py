@@ -1,0 +1,248 @@
+"""Boards -> plain files: pages, Plotly's script once, data beside them.  Works from file:// and under any path."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path, PurePath
+from typing import Any
+
+import jinja2
+
+from bench.schema import UserError
+from bench.store import Store
+from leaderboard import completions, figures
+from leaderboard.query import ALL, COLUMNS, Board, open_stores, read_boards
+from leaderboard.rank import CONTROL, COST, PRICE, Row, Series, find_series, rank, result_of
+
+MANIFEST = ".lerpbench-site.json"
+PAGES = (("board", "index.html", "Results"), ("completions", "completions.html", "Completions"))
+ASSETS = ("style.css", "site.js", "board.js", "completions.js")
+
+
+def render(databases: Sequence[Path], site: Path) -> None:
+    """Write the leaderboard of these databases into the folder `site`.
+
+    Raises UserError for a database that is missing or not ours, and for a folder that cannot be written.  Files that an
+    earlier rendering wrote and this one does not are removed; other files in the folder are left alone.
+    """
+    paths = [Path(path) for path in databases]
+    with open_stores(paths) as stores:
+        boards = [
+            board
+            for i, (path, store) in enumerate(zip(paths, stores, strict=True))
+            for board in read_boards(store, i, path.name)
+        ]
+        write(build(stores, boards), Path(site))
+
+
+def build(stores: Sequence[Store], boards: Sequence[Board]) -> dict[str, str]:
+    """The site as relative path -> content."""
+    env = environment()
+    templates = files("leaderboard") / "templates"
+    site = {f"assets/{name}": (templates / name).read_text(encoding="utf-8") for name in ASSETS}
+    site["assets/plotly.min.js"] = plotly_script()
+    places = folders(boards)
+    for folder, board in zip(places, boards, strict=True):
+        site |= board_files(env, stores, board, folder, len(boards))
+    if len(boards) != 1:
+        shown = [summary(board, folder) for folder, board in zip(places, boards, strict=True)]
+        site["index.html"] = env.get_template("index.html").render(boards=shown, root="", page="index")
+    return site
+
+
+def folders(boards: Sequence[Board]) -> list[str]:
+    """One board lives at the root; several each in a folder named after suite and engine."""
+    if len(boards) == 1:
+        return [""]
+    names: list[str] = []
+    for board in boards:
+        name = slug(f"{board.suite}-{board.engine}")
+        while f"{name}/" in names:
+            name += "-b"
+        names.append(f"{name}/")
+    return names
+
+
+def slug(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text).strip("-.") or "board"
+
+
+def board_files(
+    env: jinja2.Environment, stores: Sequence[Store], board: Board, folder: str, n_boards: int
+) -> dict[str, str]:
+    """Everything of one board."""
+    series = find_series(board)
+    selection = completions.select(stores, board)
+    common = {
+        "board": board,
+        "root": "../" if folder else "",
+        "several": n_boards > 1,
+        "facts": facts(board),
+        "json": completions.script_json,
+        "pages": PAGES,
+    }
+    tables = [(prompts, rank(board, series, prompts)) for prompts in (ALL, *board.sets)]
+    data = figures.page_data(board, series)
+    page = env.get_template("board.html").render(
+        **common, page="board", tables=tables, verdict=verdict(board, tables[0][1]), data=data,
+        groups=grouped(data["figures"]), families=families(board), price=PRICE, control=CONTROL, cost=COST,
+    )  # fmt: skip
+    found = {
+        f"{folder}index.html": page,
+        f"{folder}completions.html": env.get_template("completions.html").render(
+            **common, page="completions", index=completions.index(board, series, selection), selection=selection
+        ),
+        f"{folder}results.csv": results_csv(board),
+        f"{folder}results.json": results_json(board),
+    }
+    for name, content in completions.files(stores, board, series, selection):
+        found[f"{folder}texts/{name}"] = content
+    return found
+
+
+def grouped(shown: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for figure in shown:
+        groups.setdefault(figure["group"], []).append(figure)
+    return groups
+
+
+def families(board: Board) -> dict[str, list[str]]:
+    """Metrics by family, plain ones under the empty name, for the chooser of all metrics."""
+    found: dict[str, list[str]] = {}
+    for metric in board.metrics:
+        found.setdefault(figures.family(metric) if metric.endswith("]") else "", []).append(metric)
+    return found
+
+
+# --------------------------------------------------------------------------------------------------- words
+
+
+def verdict(board: Board, rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Who reaches furthest, who follows, and whether their intervals overlap; None where nothing is ranked."""
+    ranked = [row for row in rows if row.best is not None and row.series.kind != "point"]
+    if not ranked or board.base is None:
+        return None
+    found = [{"row": row, "place": board.places[row.best], "result": board.get(row.best, CONTROL)}
+             for row in ranked[:2] if row.best is not None]  # fmt: skip
+    first, second = found[0]["result"], found[1]["result"] if len(found) > 1 else None
+    overlap = second is not None and None not in (first.low, second.high) and first.low <= second.high
+    return {"found": found, "overlap": overlap, "base": board.get(board.base, CONTROL)}
+
+
+def facts(board: Board) -> list[tuple[str, str]]:
+    """What was measured, in a few words each."""
+    run = board.runs[-1] if board.runs else None
+    env = run.environment if run else {}
+    sampling = [json.loads(text) for text in board.protocol.sampling.split(" and ") if text]
+    prompts = ", ".join(f"{n} {name}" for name, n in board.protocol.prompts.items())
+    total = sum(board.protocol.prompts.values())
+    versions = env.get("packages", {})
+    shown = ("lerpbench", "torch", "transformers", "vllm")
+    found = [
+        ("Suite", board.suite),
+        ("Engine", f"{board.engine}, {board.protocol.dtype}"),
+        ("Prompts", f"{total} ({prompts})" if total else "none"),
+        ("Completions", f"{board.n_completions:,} ({board.samples} a prompt and point)" if total else "none stored"),
+        ("Sampling", "; ".join(_sampling(s) for s in sampling) or "none"),
+        ("Points", f"{len(board.places)} of {len({p.method for p in board.places})} methods"),
+        ("Hardware", _hardware(env)),
+        ("Versions", ", ".join(f"{name} {versions[name]}" for name in shown if name in versions)),
+        ("Commit", str(env.get("commit") or "unknown")),
+        ("Measured", _dates(board)),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def _sampling(sampling: Mapping[str, Any]) -> str:
+    words = {"max_new_tokens": "{} new tokens", "top_p": "top-p {}", "temperature": "temperature {}", "seed": "seed {}"}
+    return ", ".join(text.format(f"{sampling[key]:g}") for key, text in words.items() if key in sampling)
+
+
+def _hardware(env: Mapping[str, Any]) -> str:
+    parts = [env.get("device"), env.get("processor"), f"{env['threads']} threads" if "threads" in env else None]
+    return ", ".join(str(part) for part in parts if part)
+
+
+def _dates(board: Board) -> str:
+    days = sorted({time[:10] for run in board.runs for time in (run.started_at, run.finished_at) if time})
+    return f"{days[0]} to {days[-1]}" if len(days) > 1 else "".join(days)
+
+
+def summary(board: Board, folder: str) -> dict[str, Any]:
+    return {"board": board, "folder": folder, "facts": facts(board)}
+
+
+def source_name(source: str) -> str:
+    """A checkpoint's or file's name without the folders of the machine it lay on."""
+    return PurePath(source).name if source.startswith(("/", "~")) else source
+
+
+# --------------------------------------------------------------------------------------------------- files
+
+
+def results_csv(board: Board) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(board.rows)
+    return out.getvalue()
+
+
+def results_json(board: Board) -> str:
+    rows = [dict(zip(COLUMNS, row, strict=True)) | {"params": json.loads(row[3])} for row in board.rows]
+    return json.dumps(rows, ensure_ascii=False, separators=(",", ":")).replace("},{", "},\n{") + "\n"
+
+
+def environment() -> jinja2.Environment:
+    env = jinja2.Environment(
+        loader=jinja2.PackageLoader("leaderboard"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters |= {"num": figures.number, "source_name": source_name, "title_of": figures.title}
+    env.globals |= {
+        "rendered_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "result_of": result_of,
+        "ALL": ALL,
+    }
+    return env
+
+
+def plotly_script() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def write(site: Mapping[str, str], folder: Path) -> None:
+    """Write the files, and remove those that an earlier rendering listed and this one lacks."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: expected a folder for the site, got a file")
+    try:
+        before = _listed(folder)
+        for name, content in site.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+        for name in sorted(before - set(site)):
+            (folder / name).unlink(missing_ok=True)
+        (folder / MANIFEST).write_text(json.dumps(sorted(site), indent=0) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder}: the site cannot be written: {error.strerror or error}") from error
+
+
+def _listed(folder: Path) -> set[str]:
+    """What an earlier rendering wrote; only plain relative names are believed."""
+    try:
+        names = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    if not isinstance(names, list):
+        return set()
+    return {n for n in names if isinstance(n, str) and n and not PurePath(n).is_absolute() and ".." not in n}

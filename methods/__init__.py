@@ -1,0 +1,20 @@
+"""Control methods by name; a third party adds its own through the entry point group `lerpbench.methods`."""
+
+from bench.registry import Registry
+from methods.base import Method
+
+TABLE = {
+    "base": "methods.references:Base",
+    "expert": "methods.references:Expert",
+    "antiexpert": "methods.references:Antiexpert",
+    "g1": "methods.interpolation:G1",
+    "g2": "methods.interpolation:G2",
+    "g3": "methods.interpolation:G3",
+    "dexperts": "methods.ensembling:DExperts",
+    "logit_g3": "methods.ensembling:LogitG3",
+}
+
+
+def registry() -> Registry[Method]:
+    """The registry of methods, plugins included."""
+    return Registry("method", Method, TABLE, "lerpbench.methods")

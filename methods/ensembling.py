@@ -1,0 +1,34 @@
+"""Mixing logits at every decoding step: DExperts, and g3's twin in logit space."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from bench.schema import Recipe
+from methods.base import FiniteFloat, Method, logits
+
+
+class DExperts(Method):
+    """z = z0 + alpha (z+ - z-): every step runs three models.
+
+    `filter_p` takes candidates from the base's nucleus before mixing, as the DExperts release does, in place of the
+    nucleus of the mixture, as arXiv 2211.12092 does.
+    """
+
+    source = "Liu et al. 2021, DExperts, equation 2; arXiv 2211.12092, section 3.2"
+    alpha: FiniteFloat
+    filter_p: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    def recipe(self) -> Recipe:
+        return logits(base=1, expert=self.alpha, antiexpert=-self.alpha, filter_p=self.filter_p)
+
+
+class LogitG3(Method):
+    """z = (1 - alpha - beta) z0 + alpha z+ + beta z-: g3 with logits in place of weights."""
+
+    source = "the logit-space twin of arXiv 2211.12092, equation 4"
+    alpha: FiniteFloat
+    beta: FiniteFloat
+
+    def recipe(self) -> Recipe:
+        return logits(base=1 - self.alpha - self.beta, expert=self.alpha, antiexpert=self.beta)

@@ -1,0 +1,84 @@
+"""Small real models that the real code runs on: two layers, made once a session, saved and loaded like any checkpoint."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2TokenizerFast
+
+END = "<|endoftext|>"
+CORPUS = ["The movie was good.", "The film is bad and long.", "A story of a man in the city, and the actors are great."]
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> GPT2TokenizerFast:
+    """Byte-level BPE with 300 tokens; the end-of-text token has id 0."""
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(CORPUS * 20, vocab_size=300, special_tokens=[END])
+    path = tmp_path_factory.mktemp("tokenizer") / "bpe.json"
+    bpe.save(str(path))
+    return GPT2TokenizerFast(tokenizer_file=str(path), bos_token=END, eos_token=END, unk_token=END, pad_token=END)
+
+
+def tiny_config(vocabulary: int, **changes: object) -> GPT2Config:
+    values: dict[str, object] = dict(
+        vocab_size=vocabulary, n_positions=64, n_embd=64, n_layer=2, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0,
+        attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=0, initializer_range=0.1,
+    )  # fmt: skip
+    return GPT2Config(**(values | changes))
+
+
+@pytest.fixture(scope="session")
+def tiny_trio(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: GPT2TokenizerFast) -> dict[str, Path]:
+    """base, expert, antiexpert and other: random GPT-2s; the experts are small steps from the base."""
+    root = tmp_path_factory.mktemp("trio")
+    torch.manual_seed(0)
+    base = GPT2LMHeadModel(tiny_config(len(tiny_tokenizer)))
+    folders = {}
+    for name in ("base", "expert", "antiexpert", "other"):
+        model = GPT2LMHeadModel(base.config)
+        if name != "other":
+            model.load_state_dict(base.state_dict())
+        if name in ("expert", "antiexpert"):
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn_like(parameter), alpha=0.02)
+        folders[name] = root / name
+        model.save_pretrained(folders[name])
+        tiny_tokenizer.save_pretrained(folders[name])
+    return folders
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: GPT2TokenizerFast) -> Path:
+    """A random three-way classifier with the labels negative, neutral, positive."""
+    folder = tmp_path_factory.mktemp("classifier")
+    torch.manual_seed(1)
+    labels = ("negative", "neutral", "positive")
+    config = tiny_config(
+        len(tiny_tokenizer), num_labels=3, id2label=dict(enumerate(labels)), label2id={n: i for i, n in enumerate(labels)}
+    )
+    GPT2ForSequenceClassification(config).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_acceptability(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: GPT2TokenizerFast) -> Path:
+    """A random two-way classifier with the labels unacceptable, acceptable."""
+    folder = tmp_path_factory.mktemp("acceptability")
+    torch.manual_seed(2)
+    labels = ("unacceptable", "acceptable")
+    config = tiny_config(
+        len(tiny_tokenizer), num_labels=2, id2label=dict(enumerate(labels)), label2id={n: i for i, n in enumerate(labels)}
+    )
+    GPT2ForSequenceClassification(config).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
