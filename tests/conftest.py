@@ -82,3 +82,38 @@ def tiny_acceptability(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer:
     GPT2ForSequenceClassification(config).save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_suite(
+    tmp_path_factory: pytest.TempPathFactory, tiny_trio: dict[str, Path], tiny_classifier: Path, tiny_acceptability: Path
+) -> Path:
+    """A suite file over the tiny models: two prompt sets, every method, every evaluator of the first hour."""
+    folder = tmp_path_factory.mktemp("suite")
+    (folder / "neutral.jsonl").write_text('{"text": "The movie"}\n{"text": "A story of"}\n{"text": "The movie"}\n')
+    (folder / "positive.jsonl").write_text('{"text": "The good film is"}\n{"text": "The actors are great"}\n')
+    (folder / "sentences.jsonl").write_text('{"text": "The movie was good."}\n{"text": "The film is bad and long."}\n')
+    path = folder / "tiny.yaml"
+    path.write_text(
+        f"""
+name: tiny
+checkpoints: {{base: {tiny_trio["base"]}, expert: {tiny_trio["expert"]}, antiexpert: {tiny_trio["antiexpert"]}}}
+prompts:
+  neutral: {{source: ./neutral.jsonl}}
+  positive: {{source: ./positive.jsonl}}
+sampling: {{samples: 3, max_new_tokens: 6, seed: 1}}
+methods:
+  - base
+  - g1: {{alpha: [0, 0.5, 1]}}
+  - g3: {{alpha: [0, 1], beta: 0}}
+  - dexperts: {{alpha: [0, 1]}}
+evaluators:
+  - sentiment: {{model: {tiny_classifier}}}
+  - acceptability: {{model: {tiny_acceptability}}}
+  - perplexity: {{model: {tiny_trio["other"]}}}
+  - distinct
+  - nll: {{sets: {{positive: {{source: ./sentences.jsonl}}}}}}
+  - next_token: {{prompt: "The movie was", words: [good, bad]}}
+"""
+    )
+    return path

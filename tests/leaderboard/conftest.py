@@ -88,7 +88,9 @@ def add_point(store: Store, suite_id: int, engine: str, position: int, point: Po
         sampling = Sampling(samples=3).model_dump(mode="json")
         generation_id = store.add_generation(mixture_key, mixture_id, sampling, PROMPTS, completions, 1.0, environment)
     if evaluation_ids == [None]:
-        evaluation_ids = [add_scores(store, f"{judge} {mixture_key}", mixture_id, generation_id, point, seed, environment)]
+        key = f"{judge} {mixture_key}"
+        scored = add_scores(store, key, mixture_id, generation_id, point, seed=seed, environment=environment)
+        evaluation_ids = [scored]
     store.link(point_id, generation_id, [e for e in evaluation_ids if e is not None])
 
 
@@ -98,8 +100,8 @@ def make_completions(point: Point, seed: int) -> list[Completion]:
     return [Completion(k // 3, k % 3, text, 9 + k % 5, "stop" if k % 2 else "length") for k, text in enumerate(texts)]
 
 
-def add_scores(store: Store, key: str, mixture_id: int, generation_id: int, point: Point, seed: int,
-               environment: int) -> int:  # fmt: skip
+def add_scores(store: Store, key: str, mixture_id: int, generation_id: int, point: Point, *, seed: int = 0,
+               environment: int = 1) -> int:  # fmt: skip
     rng = np.random.default_rng(seed)
     mean, log_ppl = truth(point.recipe)
     prompt_of = np.repeat(np.arange(len(PROMPTS)), 3)
@@ -109,7 +111,9 @@ def add_scores(store: Store, key: str, mixture_id: int, generation_id: int, poin
     tokens = np.full(len(prompt_of), 10.0)
     statistics = [
         ratio_statistic("sentiment", prompt_of, sentiment, len(PROMPTS), scored=scored),
-        ratio_statistic("perplexity", prompt_of, (log_ppl + wobble) * tokens, len(PROMPTS), weights=tokens, transform="exp"),
+        ratio_statistic(
+            "perplexity", prompt_of, (log_ppl + wobble) * tokens, len(PROMPTS), weights=tokens, transform="exp"
+        ),
         ratio_statistic("acceptability", prompt_of, np.clip(0.8 - 0.05 * (log_ppl - 3) + wobble, 0, 1), len(PROMPTS)),
         ratio_statistic("surprise", prompt_of, wobble + 0.5, len(PROMPTS)),
     ]

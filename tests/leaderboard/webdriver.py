@@ -1,4 +1,4 @@
-"""A few words of the WebDriver protocol over urllib, for Debian's chromium and chromedriver; no other package needed."""
+"""A few words of the WebDriver protocol over urllib, for Debian's chromium and chromedriver."""
 
 import base64
 import json
@@ -13,8 +13,17 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-             "--disable-background-networking", "--no-first-run", "--disable-component-update", "--disable-sync")  # fmt: skip
+ARGUMENTS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 
 def why_missing() -> str | None:
@@ -41,7 +50,9 @@ class Browser:
     def open(self, path: Path | str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         scheme = "dark" if dark else "light"
         self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.devtools("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.devtools(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
         url = path.as_uri() if isinstance(path, Path) else path
         self.call("POST", "/url", {"url": "about:blank"})
         self.call("POST", "/url", {"url": url})
@@ -70,7 +81,9 @@ class Browser:
         return [e["params"]["request"]["url"] for e in entries if e["method"] == "Network.requestWillBeSent"]
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
-        shot = self.devtools("Page.captureScreenshot", captureBeyondViewport=whole, **({"clip": self._page()} if whole else {}))
+        shot = self.devtools(
+            "Page.captureScreenshot", captureBeyondViewport=whole, **({"clip": self._page()} if whole else {})
+        )
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def _page(self) -> dict[str, float]:

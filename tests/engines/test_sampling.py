@@ -1,0 +1,72 @@
+"""The sampler's distribution, its random numbers and its laws."""
+
+import pytest
+import torch
+from scipy import stats
+
+from bench.engines.sampling import nucleus_mask, row_keys, sample_nucleus, uniforms
+from bench.schema import Prompt
+
+PROMPTS = [Prompt(set="s", row=row, text="x") for row in range(4)]
+
+
+def exact_nucleus(logits: torch.Tensor, p: float) -> torch.Tensor:
+    """The nucleus distribution by sorting: the shortest prefix of the sorted tokens whose mass reaches p."""
+    probabilities = logits.double().softmax(-1)
+    kept = torch.zeros_like(probabilities)
+    mass = 0.0
+    for token in probabilities.argsort(descending=True):
+        if mass >= p:
+            break
+        kept[token] = probabilities[token]
+        mass += float(probabilities[token])
+    return kept / kept.sum()
+
+
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("spread", [0.5, 3.0])
+def test_draws_follow_the_exact_nucleus(top_p: float, spread: float) -> None:
+    logits = torch.randn(50, generator=torch.Generator().manual_seed(7)) * spread
+    n = 40_000
+    keys = row_keys([Prompt(set="chi", row=0, text="")], n, seed=11)
+    drawn = sample_nucleus(logits.expand(n, -1), top_p, keys, step=3)
+    expected = exact_nucleus(logits, top_p) * n
+    counts = torch.bincount(drawn, minlength=50).double()
+    assert counts[expected == 0].sum() == 0
+    inside = expected > 0
+    if inside.sum() > 1:
+        assert stats.chisquare(counts[inside], expected[inside]).pvalue > 1e-3
+
+
+def test_uniforms_are_uniform_and_independent_over_steps() -> None:
+    keys = row_keys(PROMPTS, 5000, seed=0)
+    first, second = uniforms(keys, 0, 0), uniforms(keys, 1, 0)
+    assert stats.kstest(first.numpy(), "uniform").pvalue > 1e-3
+    assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 0.03
+    assert abs(float(torch.corrcoef(torch.stack([first, uniforms(keys, 0, 1)]))[0, 1])) < 0.03
+
+
+def test_a_row_key_depends_on_set_row_sample_and_seed_alone() -> None:
+    keys = row_keys(PROMPTS, 3, seed=0).view(4, 3)
+    assert keys.unique().numel() == 12
+    assert (row_keys(PROMPTS[2:3], 3, seed=0) == keys[2]).all()
+    assert not (row_keys(PROMPTS, 3, seed=1).view(4, 3) == keys).any()
+
+
+def test_nucleus_mask_by_hand() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    assert nucleus_mask(logits, 0.75).tolist() == [[True, True, False, False]]  # 0.5 < 0.75 <= 0.8
+    assert nucleus_mask(logits, 0.4).tolist() == [[True, False, False, False]]
+
+
+def test_allowed_tokens_are_the_only_candidates() -> None:
+    allowed = torch.tensor([[False, True, False, True]])
+    keys = row_keys(PROMPTS, 100, seed=0)
+    drawn = sample_nucleus(torch.zeros(400, 4), 1.0, keys, 0, allowed.expand(400, -1))
+    assert set(drawn.tolist()) == {1, 3}
+
+
+def test_a_certain_token_is_always_drawn() -> None:
+    logits = torch.full((400, 10), -torch.inf)
+    logits[:, 6] = 0.0
+    assert (sample_nucleus(logits, 0.9, row_keys(PROMPTS, 100, seed=0), 0) == 6).all()

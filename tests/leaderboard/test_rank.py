@@ -1,0 +1,76 @@
+"""Decisions from hand-computed numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import points_of
+
+from leaderboard.query import ALL, Board, open_stores, read_boards
+from leaderboard.rank import PRICE, Series, affordable, barrier, find_series, monotonicity, rank, spearman
+
+
+@pytest.fixture(scope="module")
+def board(toy_database: Path) -> Board:
+    with open_stores([toy_database]) as (store,):
+        return read_boards(store, 0, "toy.db")[0]
+
+
+@pytest.fixture(scope="module")
+def series(board: Board) -> dict[str, Series]:
+    return {s.name: s for s in find_series(board)}
+
+
+def test_series_are_recognised_by_parameters(series: dict[str, Series]) -> None:
+    kinds = {name: s.kind for name, s in series.items()}
+    assert kinds == {"g1": "curve", "g2": "curve", "dexperts": "curve", "g3": "plane", "base": "point",
+                     "expert": "point", "antiexpert": "point"}  # fmt: skip
+
+
+def test_spearman_by_hand() -> None:
+    """Ranks 1 3 2 against 1 2 3: d = (0, 1, -1), 1 - 6 * 2 / (3 * 8) = 0.5.  A constant has no rank correlation."""
+    found = spearman(np.array([[1.0, 9.0, 2.0], [1.0, 2.0, 3.0], [5.0, 5.0, 5.0]]), np.array([0.0, 1.0, 2.0]))
+    assert found[:2].tolist() == [0.5, 1.0]
+    assert np.isnan(found[2])
+
+
+def test_reach_is_the_largest_affordable_sentiment(board: Board, series: dict[str, Series]) -> None:
+    assert board.base is not None
+    limit = PRICE * (board.value(board.base, "perplexity") or 0)
+    for row in rank(board, list(series.values())):
+        allowed = [i for i in row.series.places if (board.value(i, "perplexity") or np.inf) <= limit]
+        assert row.best in allowed
+        assert board.value(row.best, "sentiment") == max(board.value(i, "sentiment") or 0 for i in allowed)
+
+
+def test_rows_are_in_the_stated_order(board: Board, series: dict[str, Series]) -> None:
+    reached = [board.value(row.best or 0, "sentiment") or 0 for row in rank(board, list(series.values()))]
+    assert reached == sorted(reached, reverse=True)
+
+
+def test_barrier_by_hand(board: Board, series: dict[str, Series]) -> None:
+    """Perplexity at g1 0.25, 0.5, 0.75 minus the chord between g1 0 and g1 1; the interval covers the value."""
+    at = {board.places[i].label: board.value(i, "perplexity") or 0 for i in range(len(board.places))}
+    chord = {a: (1 - a) * at["g1(alpha=0)"] + a * at["g1(alpha=1)"] for a in (0.25, 0.5, 0.75)}
+    expected = max(at[f"g1(alpha={a:g})"] - chord[a] for a in chord)
+    found = barrier(board, series["g1"])
+    assert found.value == pytest.approx(expected)
+    assert found.low is not None and found.high is not None and found.low <= expected <= found.high
+    assert barrier(board, series["g2"]).reason == "does not pass through both experts"
+
+
+def test_monotonicity(board: Board, series: dict[str, Series]) -> None:
+    found = monotonicity(board, series["g2"])
+    assert (found.value, found.n) == (1.0, 5)
+    assert monotonicity(board, series["g3"]).value is None
+
+
+def test_unknown_prompt_set_has_no_reach(board: Board, series: dict[str, Series]) -> None:
+    assert affordable(board, series["g1"].places, "nowhere") == ([], "no sentiment stored")
+    assert ALL == ""
+
+
+def test_the_fixture_covers_the_plan(board: Board) -> None:
+    from conftest import make_suite
+
+    assert len(board.places) == len(points_of(make_suite()))

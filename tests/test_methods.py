@@ -1,0 +1,78 @@
+"""The laws of the methods' recipes (arXiv 2211.12092, equations 1, 3 and 4)."""
+
+import math
+
+import pytest
+from pydantic import ValidationError
+
+import methods
+from bench.schema import Recipe
+from methods.ensembling import DExperts, LogitG3
+from methods.interpolation import G1, G2, G3
+from methods.references import Antiexpert, Base, Expert
+
+ALPHAS = (-1.5, -0.3, 0.0, 0.1, 0.7, 1.0, 2.2)
+
+
+def test_g1_runs_from_the_antiexpert_to_the_expert() -> None:
+    assert G1(alpha=0).recipe() == Antiexpert().recipe()
+    assert G1(alpha=1).recipe() == Expert().recipe()
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_g2_is_g3_on_the_antidiagonal(alpha: float) -> None:
+    assert G2(alpha=alpha).recipe() == G3(alpha=alpha, beta=-alpha).recipe()
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_g3_where_alpha_and_beta_sum_to_one_is_g1(alpha: float) -> None:
+    assert G3(alpha=alpha, beta=1 - alpha).recipe() == G1(alpha=alpha).recipe()
+
+
+def test_g3_vertices() -> None:
+    assert G3(alpha=0, beta=0).recipe() == Base().recipe()
+    assert G3(alpha=1, beta=0).recipe() == Expert().recipe()  # equation 4, not section 4.3's text
+    assert G3(alpha=0, beta=1).recipe() == Antiexpert().recipe()
+
+
+def test_g1_by_hand() -> None:
+    assert G1(alpha=0.25).recipe() == Recipe(space="weights", coefficients={"expert": 0.25, "antiexpert": 0.75})
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_dexperts_is_logit_g3_on_the_antidiagonal(alpha: float) -> None:
+    assert DExperts(alpha=alpha).recipe() == LogitG3(alpha=alpha, beta=-alpha).recipe()
+
+
+def test_dexperts_at_zero_is_the_base_in_logit_space() -> None:
+    assert DExperts(alpha=0).recipe().coefficients == Base().recipe().coefficients
+    assert DExperts(alpha=0).recipe().space == "logits"
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_coefficients_of_every_method_sum_to_one(alpha: float) -> None:
+    for method in (G1(alpha=alpha), G2(alpha=alpha), G3(alpha=alpha, beta=0.4), DExperts(alpha=alpha)):
+        assert math.isclose(sum(method.recipe().coefficients.values()), 1)
+
+
+def test_equal_mixtures_are_equal_recipes_despite_rounding() -> None:
+    assert Recipe(space="weights", coefficients={"a": 0.1 + 0.2}) == Recipe(space="weights", coefficients={"a": 0.3})
+
+
+@pytest.mark.parametrize("alpha", [math.inf, math.nan, "high", None])
+def test_a_parameter_must_be_a_finite_number(alpha: object) -> None:
+    with pytest.raises(ValidationError):
+        G1(alpha=alpha)  # type: ignore[arg-type]
+
+
+def test_filter_p_is_a_share_and_reaches_the_recipe() -> None:
+    assert DExperts(alpha=1, filter_p=0.9).recipe().filter_p == 0.9
+    with pytest.raises(ValidationError):
+        DExperts(alpha=1, filter_p=1.5)
+
+
+def test_every_registered_method_loads_and_documents_itself() -> None:
+    registry = methods.registry()
+    for name in methods.TABLE:
+        assert registry.get(name).__doc__
+        assert registry.get(name).source
