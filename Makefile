@@ -1,0 +1,53 @@
+# Two commands do all set-up: `make demo` and `make test`.  `make help` lists the rest.
+
+PYTHON ?= python3
+VENV ?= .venv
+# The release that fits transformers and vLLM; a newer one, asked for plainly, may bring gigabytes of CUDA packages.
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+DB ?= results.db
+SITE ?= site
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help demo test lint types imports bench gpu-check readme clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.installed ## install, run the mini suite, render the leaderboard
+	$(BIN)/lerpbench run mini --db $(DB) --site $(SITE)
+
+test: $(VENV)/.installed-test lint types imports ## install, lint, types, import layers, tests
+	$(BIN)/python -m pytest tests --ignore=tests/perf
+
+lint: $(VENV)/.installed-test ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-test ## mypy --strict
+	$(BIN)/mypy
+
+imports: $(VENV)/.installed-test ## who may import whom
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-test ## the speed tests, on a quiet machine
+	$(BIN)/python -m pytest tests/perf
+
+gpu-check: ## parity and throughput of the vLLM engine on a GPU
+	$(PYTHON) -m bench.gpu_check --out gpu-check
+
+readme: $(VENV)/.installed ## splice the results of $(DB) into README.md
+	$(BIN)/python -m leaderboard.markdown $(DB) README.md
+
+clean: ## remove what was installed and rendered; databases stay
+	rm -rf $(VENV) $(SITE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .benchmarks
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
