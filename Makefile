@@ -37,7 +37,7 @@ gpu-check: ## parity and throughput of the vLLM engine on a GPU
 	$(PYTHON) -m bench.gpu_check --out gpu-check
 
 readme: $(VENV)/.installed ## splice the results of $(DB) into README.md
-	$(BIN)/python -m leaderboard.markdown $(DB) README.md
+	$(BIN)/python -m leaderboard.readme $(DB) README.md
 
 clean: ## remove what was installed and rendered; databases stay
 	rm -rf $(VENV) $(SITE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .benchmarks

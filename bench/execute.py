@@ -157,8 +157,9 @@ def require_room(prompts: Sequence[Prompt], checkpoints: Mapping[str, Checkpoint
     for prompt, ids in zip(prompts, encoded, strict=True):
         if len(ids) > room:
             raise UserError(
-                f"prompts {prompt.set}: row {prompt.row} has {len(ids)} tokens; with {suite.sampling.max_new_tokens} new "
-                f"ones it exceeds the model's context of {context}; shorten it or lower sampling.max_new_tokens"
+                f"prompts {prompt.set}: row {prompt.row} has {len(ids)} tokens; with "
+                f"{suite.sampling.max_new_tokens} new ones it exceeds the model's context of {context}; "
+                "shorten it or lower sampling.max_new_tokens"
             )
         if not ids:
             raise UserError(f"prompts {prompt.set}: row {prompt.row} has no tokens; a prompt needs at least one")
@@ -240,9 +241,7 @@ class Run:
             planned = self.work.planned[position]
             keys = [item.key(planned.subject(item.evaluator)) for item in self.work.evaluators]
             found = [self.store.evaluation_id(key) for key in keys]
-            self.store.link(
-                point_id, self.store.generation_id(planned.generation), [i for i in found if i is not None]
-            )
+            self.store.link(point_id, self.store.generation_id(planned.generation), [i for i in found if i is not None])
 
     # ------------------------------------------------------------------------------------------ served mixtures
 
@@ -251,7 +250,7 @@ class Run:
 
     def _serve_points(self, engine_factory: EngineFactory, stages: Collection[Stage]) -> None:
         """Serve each mixture that lacks completions or probes, once; store point by point."""
-        todo = {}
+        todo: dict[str, tuple[int, bool, list[tuple[NamedEvaluator, ProbeEvaluator]]]] = {}
         for position, planned in enumerate(self.work.planned):
             generate = "generate" in stages and self.store.generation_id(planned.generation) is None
             probes = [
@@ -264,7 +263,7 @@ class Run:
         if not todo:
             return
         per_point = self.work.completions_per_point
-        total = sum(per_point if generate else 1 for _, generate, _ in todo.values())
+        total = sum(per_point if wanted else 1 for _, wanted, _ in todo.values())
         engine = engine_factory()
         try:
             with self.reporter.task(f"Generating with {self.work.engine}", total) as advance:
@@ -289,7 +288,7 @@ class Run:
         advance: Advance,
     ) -> None:
         planned = self.work.planned[position]
-        point_id, mixture_id = self._placed[position]
+        _, mixture_id = self._placed[position]
         model = engine.serve(planned.point.recipe)
         share = engine.survived_update() if planned.point.recipe.space == "weights" else None
         if share is not None:
@@ -314,7 +313,7 @@ class Run:
 
     def _judge(self, item: NamedEvaluator, evaluator: TextEvaluator, judges: Judges) -> None:
         """Let one evaluator judge every stored generation of the suite that it has not judged."""
-        todo = {}
+        todo: dict[str, tuple[int, int]] = {}
         for position, planned in enumerate(self.work.planned):
             generation_id = self.store.generation_id(planned.generation)
             if generation_id is not None and self.store.evaluation_id(item.key(planned.generation)) is None:

@@ -33,9 +33,9 @@ def canonical_json(value: Any) -> str:
 class Recipe(Value):
     """A mixture of named checkpoints: coefficients and the space in which they apply.
 
-    In weight space theta = sum_i c_i theta_i; in logit space z = sum_i c_i z_i.  Coefficients are rounded to 12 decimals
-    and zeros dropped, so that equal mixtures are equal values.  With `filter_p`, candidates are the nucleus of `base`
-    before mixing (the DExperts release) instead of the nucleus of the mixture (the paper).
+    In weight space theta = sum_i c_i theta_i; in logit space z = sum_i c_i z_i.  Coefficients are rounded to 12
+    decimals and zeros dropped, so that equal mixtures are equal values.  With `filter_p`, candidates are the
+    nucleus of `base` before mixing (the DExperts release), not the nucleus of the mixture (the paper).
     """
 
     space: Space

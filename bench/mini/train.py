@@ -30,7 +30,6 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     GPT2Config,
-    GPT2ForSequenceClassification,
     GPT2LMHeadModel,
     GPT2TokenizerFast,
 )
@@ -209,6 +208,17 @@ def optimise(
         after(step, float(loss.detach()))
 
 
+def reporter(name: str, steps: int) -> Callable[[int, float], None]:
+    """A line every hundred steps."""
+    started = time.time()
+
+    def report(step: int, loss: float) -> None:
+        if step % 100 == 0:
+            print(f"{name} step {step}/{steps} loss {loss:.3f} {time.time() - started:.0f} s", flush=True)
+
+    return report
+
+
 def next_token_loss(model: Any) -> Callable[[Tensor], Tensor]:
     """Compiled mean cross-entropy of (B, T) int64 ids; positions that follow an ignored target count nothing."""
 
@@ -236,20 +246,13 @@ def train_language_model(name: str, data: Data, work: Path) -> None:
         while True:
             offset = int(torch.randint(CONTEXT, (1,), generator=order))
             permuted = torch.randperm(blocks - 1, generator=order)
-            for rows in permuted.split(shape.batch):
+            for rows in torch.split(permuted, shape.batch):
                 if len(rows) == shape.batch:
                     starts = rows * CONTEXT + offset
                     yield stream[starts[:, None] + torch.arange(CONTEXT + 1)]
 
-    started = time.time()
-
-    def report(step: int, loss: float) -> None:
-        if step % 100 == 0:
-            print(f"{name} step {step}/{shape.steps} loss {loss:.3f} {time.time() - started:.0f} s", flush=True)
-        if step and step % 1000 == 0:
-            model.save_pretrained(work / f"{name}.partial")
-
-    optimise(model, next_token_loss(model), batches(), shape.steps, shape.learning_rate, warmup=200, after=report)
+    after = reporter(name, shape.steps)
+    optimise(model, next_token_loss(model), batches(), shape.steps, shape.learning_rate, warmup=200, after=after)
     save(model, work, name)
     tokens = shape.steps * shape.batch * CONTEXT
     record(work, name, training=asdict(shape) | {"tokens": tokens, "stream_tokens": len(stream)})
@@ -290,7 +293,7 @@ def train_expert(name: str, data: Data, work: Path, batch: int = 64) -> None:
 
 def shuffled(rows: Tensor, batch: int, order: torch.Generator) -> Iterator[Tensor]:
     while True:
-        for chosen in torch.randperm(len(rows), generator=order).split(batch):
+        for chosen in torch.split(torch.randperm(len(rows), generator=order), batch):
             if len(chosen) == batch:
                 yield rows[chosen]
 
@@ -300,7 +303,7 @@ def padded_nll(model: Any, rows: Tensor) -> float:
     """Mean token NLL in float32 of (N, T) ids padded with -1."""
     model.eval()
     total, count = 0.0, 0
-    for ids in rows.split(64):
+    for ids in torch.split(rows, 64):
         logits = model(ids[:, :-1].clamp(min=0)).logits.float()
         total += float(F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=-1, reduction="sum"))
         count += int((ids[:, 1:] >= 0).sum())
@@ -398,11 +401,10 @@ def train_classifier(name: str, data: Data, work: Path) -> None:
     ):
         if steps:
             batches = classified_batches(load_tokenizer(work), examples, spec.batch, random.Random(spec.seed))
-            report = lambda step, loss: print(name, step, f"{loss:.3f}", flush=True) if step % 100 == 0 else None  # noqa: E731
-            optimise(model, classifier_loss(model), batches, steps, peak, warmup=100, after=report)
+            optimise(model, classifier_loss(model), batches, steps, peak, warmup=100, after=reporter(name, steps))
     save(model, work, name)
-    record(work, name, training={"steps": [spec.steps, spec.last_steps], "batch": spec.batch, "seed": spec.seed,
-                                 "learning_rate": spec.learning_rate, "examples": len(spec.examples(data))})  # fmt: skip
+    settings = {"steps": [spec.steps, spec.last_steps], "batch": spec.batch, "learning_rate": spec.learning_rate}
+    record(work, name, training=settings | {"seed": spec.seed, "examples": len(spec.examples(data))})
 
 
 def classifier_loss(model: Any) -> Callable[[dict[str, Tensor]], Tensor]:
@@ -513,8 +515,11 @@ def measure_classifier(name: str, folder: Path, data: Data, work: Path) -> dict[
             "sst_test_polar": [(text, 2 * (label > 2)) for text, label in data.sst5("test") if label != 2],
         }
     else:
-        sets = {"cola_in_domain_dev": data.cola("in_domain_dev"), "cola_out_of_domain_dev": data.cola("out_of_domain_dev")}
-    measured = {}
+        sets = {
+            "cola_in_domain_dev": data.cola("in_domain_dev"),
+            "cola_out_of_domain_dev": data.cola("out_of_domain_dev"),
+        }
+    measured: dict[str, float] = {}
     for title, examples in sets.items():
         predicted = predict(model, load_tokenizer(work), [text for text, _ in examples])
         if title == "sst_test_polar":  # neutral is no answer here: count it as wrong
@@ -522,6 +527,12 @@ def measure_classifier(name: str, folder: Path, data: Data, work: Path) -> dict[
         report = classification_report([label for _, label in examples], predicted)
         measured |= {f"{title}_{key}": value for key, value in report.items()}
     return measured
+
+
+def measure(name: str, folder: Path, data: Data, work: Path) -> dict[str, float]:
+    if name in CLASSIFIERS:
+        return measure_classifier(name, folder, data, work)
+    return measure_language_model(folder, data, work)
 
 
 def pack(data: Data, work: Path) -> None:
@@ -535,12 +546,7 @@ def pack(data: Data, work: Path) -> None:
         load_tokenizer(work).save_pretrained(folder)
         for extra in ("vocab.json", "merges.txt", "special_tokens_map.json"):
             (folder / extra).unlink(missing_ok=True)
-        measure = (
-            (lambda where: measure_classifier(name, where, data, work))  # noqa: B023
-            if name in CLASSIFIERS
-            else (lambda where: measure_language_model(where, data, work))
-        )
-        full, half = measure(work / name), measure(folder)
+        full, half = (measure(name, where, data, work) for where in (work / name, folder))
         record(work, name, parameters=parameters, float32=full, float16=half)
         (folder / "README.md").write_text(card(name, json.loads((work / f"{name}.json").read_text())))
         print(name, full, half, flush=True)
@@ -560,12 +566,18 @@ DESCRIPTIONS = {
 def card(name: str, facts: dict[str, Any]) -> str:
     """The model card in Markdown, from what was recorded while training and packing."""
     training = "\n".join(f"- {key}: {value}" for key, value in facts["training"].items() if key != "trials")
-    rows = "\n".join(f"| {key} | {facts['float32'][key]:.4f} | {facts['float16'][key]:.4f} |" for key in facts["float32"])
+    rows = "\n".join(
+        f"| {key} | {facts['float32'][key]:.4f} | {facts['float16'][key]:.4f} |" for key in facts["float32"]
+    )
     trials = "".join(
         f"| {t['learning_rate']:g} | {t['steps']} | {t['validation_nll']:.4f} |\n"
         for t in facts["training"].get("trials", [])
     )
-    grid = f"\n## Grid search, best by validation NLL\n| learning rate | steps | NLL |\n|---|---|---|\n{trials}" if trials else ""
+    grid = (
+        f"\n## Grid search, best by validation NLL\n| learning rate | steps | NLL |\n|---|---|---|\n{trials}"
+        if trials
+        else ""
+    )
     return f"""# {name}
 
 {DESCRIPTIONS[name]}
