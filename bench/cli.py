@@ -221,6 +221,22 @@ def quieten() -> None:
     datasets.disable_progress_bars()
 
 
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="a setting such as 'g2(alpha=0.5)', or a method: its reach")],
+    b: Annotated[str, typer.Argument(help="what it is compared with")],
+    db: DbOption = Path("results.db"),
+    suite: Annotated[str | None, typer.Option(help="only this suite's board")] = None,
+    prompts: Annotated[str, typer.Option(help="only this prompt set")] = "",
+) -> None:
+    """Paired differences A - B on the same prompts, with intervals and Holm's correction."""
+    from leaderboard.comparison import compare as compared
+    from leaderboard.comparison import describe
+
+    for comparison in compared([db], a, b, suite=suite, prompts=prompts):
+        print("\n".join(describe(comparison)))
+
+
 # ---------------------------------------------------------------------------------------------- looking around
 
 

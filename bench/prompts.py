@@ -89,7 +89,10 @@ def _hub_records(source: PromptSource, where: str) -> Iterable[Mapping[str, Any]
 
     name, _, revision = source.source.removeprefix("hub:").partition("@")
     try:
-        return datasets.load_dataset(name, source.config, split=source.split, revision=revision or None)
+        found: Iterable[Mapping[str, Any]] = datasets.load_dataset(
+            name, source.config, split=source.split, revision=revision or None
+        )
+        return found
     except Exception as error:  # unreachable, unknown, gated: each means that the data are not here
         raise UserError(
             f"{where}: the hub could not give it ({type(error).__name__}); check the name and the network, or "

@@ -1,4 +1,4 @@
-"""Estimates and their intervals: the bootstrap resamples prompts, because completions of one prompt are not independent.
+"""Estimates and their intervals.  The bootstrap resamples prompts: completions of one prompt are not independent.
 
 A ratio statistic is T(sum_p a_p / sum_p b_p) over prompts p, with T the identity or exp: a mean over completions
 (b counts them), a corpus perplexity (a sums token NLL, b tokens), a mean over prompts (b is 1).
@@ -135,7 +135,7 @@ def ratio_statistic(
     scored: NDArray[np.bool_] | None = None,
     transform: Transform = "identity",
 ) -> RatioStatistic:
-    """Sum items (N,) by their prompt: sum of values over sum of weights (default 1); unscored items count in n_total."""
+    """Sum items (N,) by prompt: values over weights (default 1).  Unscored items count in n_total alone."""
     kept = np.ones(len(values), bool) if scored is None else scored
     weights = np.ones(len(values)) if weights is None else weights
 

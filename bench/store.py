@@ -1,4 +1,4 @@
-"""Everything measured, in one SQLite file: completions, scores, per-prompt statistics, estimates, and where they came from.
+"""Everything measured, in one SQLite file: completions, scores, per-prompt statistics, estimates, provenance.
 
 The public face, stable, is three views: `results`, `completions`, `overhead`.  Work is keyed by content, so what is
 stored is never made again; `points` says which stored work stands for which place of which suite.
@@ -292,7 +292,8 @@ class Store:
             evaluation_id = int(row.lastrowid or 0)
             for name, column in scores.items():
                 self.db.conn.executemany(
-                    "INSERT INTO scores (evaluation_id, metric_id, completion_id, value, reason) VALUES (?, ?, ?, ?, ?)",
+                    "INSERT INTO scores (evaluation_id, metric_id, completion_id, value, reason) "
+                    "VALUES (?, ?, ?, ?, ?)",
                     (
                         (evaluation_id, metric_ids[name], completion_id, value, column.reasons.get(i))
                         for i, (completion_id, value) in enumerate(zip(completion_ids, column.values, strict=True))
@@ -307,8 +308,8 @@ class Store:
                     ((evaluation_id, metric_ids[s.metric], *row) for row in rows),
                 )
             self.db.conn.executemany(
-                "INSERT INTO estimates (evaluation_id, metric_id, prompts, value, low, high, n_scored, n_total, reason, "
-                "transform) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO estimates (evaluation_id, metric_id, prompts, value, low, high, n_scored, n_total, "
+                "reason, transform) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     (evaluation_id, metric_ids[e.metric], e.prompts, e.value, e.low, e.high, e.n_scored, e.n_total,
                      e.reason, transforms.get(e.metric))

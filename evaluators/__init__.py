@@ -9,8 +9,12 @@ TABLE = {
     "perplexity": "evaluators.perplexity:Perplexity",
     "classifier": "evaluators.classifier:Classifier",
     "distinct": "evaluators.distinct:Distinct",
+    "repetition": "evaluators.repetition:Repetition",
+    "length": "evaluators.length:Length",
     "nll": "evaluators.nll:SentenceNLL",
     "next_token": "evaluators.next_token:NextToken",
+    "weight_distance": "evaluators.weight_distance:WeightDistance",
+    "huggingface": "evaluators.huggingface:HuggingFace",
 }
 
 

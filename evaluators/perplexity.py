@@ -118,7 +118,9 @@ def measure(
     readable = [row for row, ids in enumerate(sequences) if len(ids) <= limit]
     advance(int(counts.sum() - counts[readable].sum()))
     kept, times = [sequences[row] for row in readable], counts[readable].tolist()
-    nlls = dict(zip(readable, token_nlls(judge, kept, precision, advance, times), strict=True))
+    heads = [starts[row] for row in readable]
+    scored = token_nlls(judge, kept, heads, precision=precision, advance=advance, counts=times)
+    nlls = dict(zip(readable, scored, strict=True))
     too_long = f"longer than the judge's context of {limit} tokens"
     results = [
         _measured(nlls[row], starts[row], unique[row][1]) if row in nlls else _missing(too_long)

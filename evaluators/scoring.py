@@ -4,14 +4,16 @@ A language model's head runs in chunks and its log-softmax in float32, so that (
 on the right, where a causal model cannot see them, so results depend on neither batch nor order.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from bench.serving import Advance, silent
 from evaluators.judges import Judge
@@ -20,7 +22,8 @@ Precision = Literal["float32", "bfloat16"]
 Item = TypeVar("Item", bound=Hashable)
 Nats = NDArray[np.float64]
 
-TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}  # where a batch starts; halved when the device runs out of memory
+TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 32768}  # where a batch starts; halved when the device runs out of memory
+FULL_ATTENTION = frozenset({"gpt2", "gpt_neox", "llama", "mistral", "opt", "qwen2", "qwen3"})  # prompts are run once
 HEAD_ELEMENTS = {"cpu": 2**20, "cuda": 2**27}  # float32 logits held at once: 4 MiB, which stay in cache, and 512 MiB
 
 
@@ -88,43 +91,129 @@ def _padded(rows: Sequence[Sequence[int]], fill: int | None, device: torch.devic
 # ---------------------------------------------------------------------------------------------- language models
 
 
+@dataclass(frozen=True)
+class _Run:
+    """One pass over a list of sequences; results land in `nlls`, (T - 1,) float64 each."""
+
+    judge: Judge
+    sequences: Sequence[Sequence[int]]
+    precision: Precision
+    done: Callable[[list[int]], None]  # told the rows that are finished
+    nlls: list[Nats]
+
+    @property
+    def budget(self) -> int:
+        return TOKENS_PER_BATCH[_device(self.judge).type]
+
+    def whole(self, rows: list[int]) -> None:
+        """Score rows from their first token on."""
+
+        def run(batch: list[int]) -> None:
+            chosen = [rows[i] for i in batch]
+            for row, nll in zip(chosen, self._batch([self.sequences[row] for row in chosen], None), strict=True):
+                self.nlls[row] = nll
+            self.done(chosen)
+
+        run_in_batches([len(self.sequences[row]) - 1 for row in rows], self.budget, run)
+
+    def shared(self, groups: Mapping[tuple[int, ...], list[int]]) -> None:
+        """Score groups of rows that start with the same tokens, which are run once and kept as a key-value cache."""
+        by_length: dict[int, list[tuple[int, ...]]] = {}
+        for prefix in groups:
+            by_length.setdefault(len(prefix), []).append(prefix)
+        for prefixes in by_length.values():
+
+            def run(batch: list[int], prefixes: Sequence[tuple[int, ...]] = prefixes) -> None:
+                self._continue([prefixes[i] for i in batch], groups)
+
+            run_in_batches([len(prefix) for prefix in prefixes], self.budget, run)
+
+    def _continue(self, prefixes: Sequence[tuple[int, ...]], groups: Mapping[tuple[int, ...], list[int]]) -> None:
+        """Prefixes of one length n: the cache holds all but their last token, with which the continuations begin."""
+        n = len(prefixes[0])
+        cache = DynamicCache(config=self.judge.model.config)
+        heads = self._batch(prefixes, cache)
+        members = [(place, row) for place, prefix in enumerate(prefixes) for row in groups[prefix]]
+        tails = [self.sequences[row][n - 1 :] for _, row in members]
+
+        def run(batch: list[int]) -> None:
+            chosen = [members[i] for i in batch]
+            repeated = _selected(cache, [place for place, _ in chosen], n - 1)
+            found = self._batch([tails[i] for i in batch], repeated)
+            for (place, row), nll in zip(chosen, found, strict=True):
+                self.nlls[row] = np.concatenate([heads[place], nll])
+            self.done([row for _, row in chosen])
+
+        run_in_batches([len(tail) - 1 for tail in tails], self.budget, run)
+
+    def _batch(self, rows: Sequence[Sequence[int]], cache: Any) -> list[Nats]:
+        """NLL of each row's tokens but the first; `cache` holds what precedes the rows, and then the rows too."""
+        device = _device(self.judge)
+        ids = _padded(rows, None, device)  # (B, T)
+        lengths = torch.tensor([len(row) - 1 for row in rows], device=device)
+        real = torch.arange(ids.shape[1] - 1, device=device) < lengths[:, None]  # (B, T - 1)
+        model = self.judge.model
+        with _autocast(device, self.precision):
+            run = model.base_model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=cache is not None)
+            hidden = run.last_hidden_state  # (B, T - 1, D)
+            flat = head_nlls(model.get_output_embeddings(), hidden[real], ids[:, 1:][real])
+        return np.split(flat.double().cpu().numpy(), np.cumsum([len(row) - 1 for row in rows])[:-1])
+
+
 def token_nlls(
     judge: Judge,
     sequences: Sequence[Sequence[int]],
+    starts: Sequence[int] | None = None,
+    *,
     precision: Precision = "float32",
     advance: Advance = silent,
     counts: Sequence[int] | None = None,
 ) -> list[Nats]:
     """-log p(token | tokens before) of every token but the first, which nothing precedes.
 
-    One (T - 1,) float64 array a sequence, nats.  `counts`: what `advance` is told when a sequence is done (default 1).
+    One (T - 1,) float64 array a sequence, nats.  `starts`: how many tokens of each sequence are its prompt's; what
+    several sequences have in common there is run once.  `counts`: what `advance` is told of each sequence (default 1).
     """
-    nlls: list[Nats] = [np.zeros(0)] * len(sequences)
-    device = _device(judge)
     times = [1] * len(sequences) if counts is None else counts
-    scored = [row for row, ids in enumerate(sequences) if len(ids) > 1]
-    advance(sum(times[row] for row, ids in enumerate(sequences) if len(ids) <= 1))
 
-    def run(batch: list[int]) -> None:
-        rows = [scored[i] for i in batch]
-        for row, nll in zip(rows, _batch_nlls(judge, [sequences[row] for row in rows], precision), strict=True):
-            nlls[row] = nll
+    def done(rows: list[int]) -> None:
         advance(sum(times[row] for row in rows))
 
+    nlls: list[Nats] = [np.zeros(0)] * len(sequences)
+    run = _Run(judge, sequences, precision, done, nlls)
+    done([row for row, ids in enumerate(sequences) if len(ids) < 2])
+    groups = shared_prefixes(sequences, starts) if starts is not None and _shares(judge) else {}
+    together = {row for rows in groups.values() for row in rows}
     with torch.inference_mode():
-        run_in_batches([len(sequences[row]) - 1 for row in scored], TOKENS_PER_BATCH[device.type], run)
+        run.shared(groups)
+        run.whole([row for row, ids in enumerate(sequences) if len(ids) > 1 and row not in together])
     return nlls
 
 
-def _batch_nlls(judge: Judge, rows: Sequence[Sequence[int]], precision: Precision) -> list[Nats]:
-    device = _device(judge)
-    ids = _padded(rows, None, device)  # (B, T)
-    lengths = torch.tensor([len(row) - 1 for row in rows], device=device)
-    real = torch.arange(ids.shape[1] - 1, device=device) < lengths[:, None]  # (B, T - 1)
-    with _autocast(device, precision):
-        hidden = judge.model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state  # (B, T - 1, D)
-        flat = head_nlls(judge.model.get_output_embeddings(), hidden[real], ids[:, 1:][real])
-    return np.split(flat.double().cpu().numpy(), np.cumsum([len(row) - 1 for row in rows])[:-1])
+def shared_prefixes(sequences: Sequence[Sequence[int]], starts: Sequence[int]) -> dict[tuple[int, ...], list[int]]:
+    """Prompt tokens -> the rows that go on from them; prompts of one token, or of one row, save nothing."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row, (ids, start) in enumerate(zip(sequences, starts, strict=True)):
+        if 1 < start < len(ids):
+            groups.setdefault(tuple(ids[:start]), []).append(row)
+    return {prefix: rows for prefix, rows in groups.items() if len(rows) > 1}
+
+
+def _shares(judge: Judge) -> bool:
+    """Whether every layer keeps plain keys and values, which can be repeated for the continuations of a prompt."""
+    layers = DynamicCache(config=judge.model.config).layers
+    return bool(judge.model.config.model_type in FULL_ATTENTION) and all(
+        type(layer) is DynamicLayer for layer in layers
+    )
+
+
+def _selected(cache: Any, rows: list[int], length: int) -> Any:
+    """A cache of `rows` of another one, of its first `length` tokens; a row may be named several times."""
+    kept = DynamicCache()
+    for place, layer in enumerate(cache.layers):
+        index = torch.tensor(rows, device=layer.keys.device)
+        kept.update(layer.keys[index, :, :length], layer.values[index, :, :length], place)
+    return kept
 
 
 def head_nlls(head: Any, hidden: Tensor, targets: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ from leaderboard.query import ALL, Board, Result
 from leaderboard.rank import CONTROL, COST, PRICE, Series, price_limit, spearman
 
 DIGITS = 5
-MINUS = "\N{MINUS SIGN}"
+MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 TITLES = {
     "sentiment": "Sentiment",
-    "positive_fraction": "Fraction positive",
+    "fraction_positive": "Fraction positive",
     "perplexity": "Perplexity",
     "perplexity_dexperts": "Perplexity, as in DExperts",
     "perplexity_median": "Perplexity, median",
@@ -29,12 +29,18 @@ TITLES = {
     "nll_negative": "NLL of negative sentences",
 }
 CURVES = (
-    ("sentiment", ("sentiment", "positive_fraction")),
-    ("perplexity", ("perplexity", "perplexity_dexperts", "perplexity_median")),
-    ("acceptability", ("acceptability",)),
-    ("distinct", ("distinct_2", "distinct_1", "distinct_3", "distinct_2_dexperts", "distinct_1_dexperts",
-                  "distinct_3_dexperts")),
+    ("sentiment", "Sentiment", ("sentiment", "fraction_positive")),
+    ("perplexity", "Perplexity", ("perplexity", "perplexity_dexperts", "perplexity_median")),
+    ("acceptability", "Acceptability", ("acceptability",)),
+    ("distinct", "Distinct-n", ("distinct_2", "distinct_1", "distinct_3", "distinct_2_dexperts", "distinct_1_dexperts",
+                                "distinct_3_dexperts")),
 )  # fmt: skip
+POLARITY = {
+    **dict.fromkeys(
+        ("great", "good", "amazing", "wonderful", "excellent", "brilliant", "beautiful", "fun"), "positive"
+    ),
+    **dict.fromkeys(("bad", "terrible", "awful", "boring", "horrible", "dull", "poor", "worst", "ugly"), "negative"),
+}
 MAPS = ("sentiment", "perplexity", "nll_positive", "nll_negative")
 
 
@@ -85,7 +91,7 @@ def _x(params: Mapping[str, Any], axis: str) -> list[float]:
 def _columns(board: Board, metric: str) -> dict[str, Any]:
     """prompt set -> columns over places; a place without an estimate is null in every column."""
     found = {}
-    for prompts in (ALL, *board.sets):
+    for prompts in (ALL, *(board.sets if board.metrics[metric].of_text else ())):
         results = [board.get(i, metric, prompts) for i in range(len(board.places))]
         if any(results):
             found[prompts] = _column(results)
@@ -129,11 +135,11 @@ def _curve_figures(board: Board, series: Sequence[Series]) -> list[dict[str, Any
     if not any(s.kind == "curve" for s in series):
         return []
     found = []
-    for name, wanted in CURVES:
+    for name, heading, wanted in CURVES:
         metrics = [metric for metric in wanted if metric in board.metrics]
         if metrics:
             found.append({"id": f"curves-{name}", "group": "curves", "kind": "curves", "metrics": metrics,
-                          "title": f"{title(metrics[0]).split('-')[0]} against alpha"})  # fmt: skip
+                          "title": f"{heading} against alpha"})  # fmt: skip
     return found
 
 
@@ -167,7 +173,9 @@ def _words(board: Board, series: Series) -> list[dict[str, Any]]:
 
 
 def polarity(board: Board, series: Series, metric: str) -> str:
-    """Positive or negative: as the metric's description says, else by the sign of its rank correlation with alpha."""
+    """Positive or negative: by the word itself or the metric's description, else by whether it rises with alpha."""
+    if item(metric).lower() in POLARITY:
+        return POLARITY[item(metric).lower()]
     about = board.metrics[metric].description.lower()
     if ("positive" in about) != ("negative" in about):
         return "positive" if "positive" in about else "negative"
@@ -186,7 +194,7 @@ def _rises(board: Board, series: Series, metric: str) -> bool:
 def number(value: float | None) -> str:
     """A number as the tables show it: three figures and a true minus sign."""
     if value is None:
-        return "–"
+        return NONE
     size = abs(value)
     digits = 0 if size >= 1000 else 1 if size >= 10 else 2 if size >= 2 else 3
     text = f"{value:,.{digits}f}"

@@ -74,25 +74,28 @@ class MetricInfo:
     direction: str = "neutral"
     unit: str = ""
     description: str = ""
+    of_text: bool = True  # judged on completions; else on the model itself, where prompt sets mean nothing
 
 
 @dataclass(frozen=True)
 class PerPrompt:
     """The sums behind one metric for every place: T(sum numerators / sum denominators) over prompts.
 
-    `numerators`, `denominators`: (places, prompts), NaN where a place was not judged on a prompt.  `sets`: (prompts,).
+    `numerators`, `denominators`: (places, prompts), NaN where a place was not judged on a prompt.  `sets`: (prompts,);
+    `inputs`: each prompt's set, row and text.
     """
 
     sets: NDArray[np.str_]
     numerators: Floats
     denominators: Floats
     transform: Transform
+    inputs: tuple[tuple[str, int, str], ...] = ()
 
     def values(self, weights: Floats) -> Floats:
         """weights (draws, prompts) -> the metric (draws, places); NaN where a place cannot be estimated."""
-        known = ~np.isnan(self.denominators).any(axis=1)
-        below = weights @ np.where(known[:, None], self.denominators, 0.0).T
-        above = weights @ np.where(known[:, None], self.numerators, 0.0).T
+        unknown = np.isnan(self.denominators).any(axis=1, keepdims=True)  # (places, 1)
+        below = weights @ np.where(unknown, 0.0, self.denominators).T
+        above = weights @ np.where(unknown, 0.0, self.numerators).T
         ratio = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
         return np.asarray(transformed(ratio, self.transform))
 
@@ -119,6 +122,7 @@ class Protocol:
     checkpoints: Mapping[str, str]
     evaluators: Mapping[str, str]
     prompts: Mapping[str, int]
+    verdicts: Mapping[tuple[str, ...], str] = field(default_factory=dict)  # what was judged and how -> evaluation key
 
 
 @dataclass(frozen=True)
@@ -183,12 +187,17 @@ def read_boards(store: Store, index: int, name: str) -> list[Board]:
     """Every suite and engine of one database."""
     found = store.db.execute(
         "SELECT suites.id, suites.name, suites.definition, points.engine FROM points "
-        "JOIN suites ON suites.id = points.suite_id GROUP BY suites.id, points.engine ORDER BY suites.name, points.engine"
+        "JOIN suites ON suites.id = suite_id GROUP BY suites.id, points.engine ORDER BY suites.name, points.engine"
     ).fetchall()
-    return [_read_board(store, index, name, *row) for row in found]
+    return [
+        _read_board(store, index, name, suite_id=suite_id, suite=suite, definition=definition, engine=engine)
+        for suite_id, suite, definition, engine in found
+    ]
 
 
-def _read_board(store: Store, index: int, name: str, suite_id: int, suite: str, definition: str, engine: str) -> Board:
+def _read_board(
+    store: Store, index: int, name: str, *, suite_id: int, suite: str, definition: str, engine: str
+) -> Board:
     places, mixtures = _places(store, index, suite_id, engine)
     results, rows = _results(store, places, suite, engine)
     metrics = _metrics(store, {key[1] for key in results})
@@ -213,8 +222,11 @@ def _read_board(store: Store, index: int, name: str, suite_id: int, suite: str, 
     )
 
 
-def _places(store: Store, index: int, suite_id: int, engine: str) -> tuple[tuple[Place, ...], dict[int, dict[str, Any]]]:
-    places, mixtures = [], {}
+def _places(
+    store: Store, index: int, suite_id: int, engine: str
+) -> tuple[tuple[Place, ...], dict[int, dict[str, Any]]]:
+    places: list[Place] = []
+    mixtures: dict[int, dict[str, Any]] = {}
     for row in store.db.execute(
         "SELECT points.id, method, params, points.generation_id, recipe, dtype, checkpoints, survived_update, key "
         "FROM points JOIN mixtures ON mixtures.id = mixture_id WHERE suite_id = ? AND points.engine = ? "
@@ -243,9 +255,9 @@ def _results(
     ).fetchall()
     rows.sort(key=lambda row: index[row[2], row[3]])
     for row in rows:
-        _, _, method, params, prompts, metric, *numbers = row
+        _, _, method, params, prompts, metric, value, low, high, n_scored, n_total = row
         key = (index[method, params], metric, prompts or ALL)
-        results[key] = Result(*numbers, reason=reasons.get(key))
+        results[key] = Result(value, low, high, n_scored, n_total, reasons.get(key))
     return results, tuple(tuple(row) for row in rows)
 
 
@@ -260,8 +272,12 @@ def _reasons(store: Store, places: Sequence[Place]) -> dict[tuple[int, str, str]
 
 def _metrics(store: Store, names: set[str]) -> dict[str, MetricInfo]:
     """In the order in which evaluators declared them."""
-    found = store.db.execute("SELECT name, direction, unit, description FROM metrics ORDER BY id")
-    return {row[0]: MetricInfo(*row) for row in found if row[0] in names}
+    found = store.db.execute(
+        "SELECT name, direction, unit, description, EXISTS (SELECT 1 FROM estimates JOIN evaluations "
+        "ON evaluations.id = evaluation_id WHERE metric_id = metrics.id AND generation_id IS NOT NULL) "
+        "FROM metrics ORDER BY id"
+    )
+    return {row[0]: MetricInfo(row[0], row[1], row[2], row[3], bool(row[4])) for row in found if row[0] in names}
 
 
 def _prompt_counts(store: Store, places: Sequence[Place]) -> tuple[dict[str, int], int]:
@@ -269,7 +285,8 @@ def _prompt_counts(store: Store, places: Sequence[Place]) -> tuple[dict[str, int
     generation = next((place.generation_id for place in places if place.generation_id is not None), None)
     found = store.db.execute(
         "SELECT set_name, COUNT(DISTINCT input_id), MAX(sample) + 1 FROM completion_texts "
-        "JOIN inputs ON inputs.id = input_id WHERE generation_id = ? GROUP BY set_name ORDER BY MIN(completion_texts.id)",
+        "JOIN inputs ON inputs.id = input_id WHERE generation_id = ? GROUP BY set_name "
+        "ORDER BY MIN(completion_texts.id)",
         [generation],
     ).fetchall()
     return {row[0]: row[1] for row in found}, max((row[2] for row in found), default=0)
@@ -313,7 +330,20 @@ def _protocol(
         checkpoints=dict(sorted(hashes.items())),
         evaluators={name: "; ".join(texts) for name, texts in judges.items()},
         prompts=dict(prompts),
+        verdicts=_verdicts(store, where, suite_id, engine),
     )
+
+
+def _verdicts(store: Store, where: str, suite_id: int, engine: str) -> dict[tuple[str, ...], str]:
+    """Equal subjects judged with equal settings have equal keys, unless the judge's bytes differ."""
+    found = store.db.execute(
+        "SELECT COALESCE(generations.key, mixtures.key), evaluator, evaluations.version, options, evaluations.key "
+        "FROM points JOIN point_evaluations ON point_id = points.id JOIN evaluations ON evaluations.id = evaluation_id "
+        "JOIN mixtures ON mixtures.id = evaluations.mixture_id "
+        f"LEFT JOIN generations ON generations.id = evaluations.generation_id {where}",
+        [suite_id, engine],
+    )
+    return {(subject, evaluator, str(version), options): key for subject, evaluator, version, options, key in found}
 
 
 def _runs(store: Store, name: str, suite_id: int, engine: str) -> tuple[Run, ...]:
@@ -331,8 +361,8 @@ def _overhead(store: Store, suite: str, engine: str) -> tuple[dict[str, Any], ..
     return tuple(dict(zip(names, row, strict=True)) for row in cursor)
 
 
-CORE = ("sentiment", "perplexity", "acceptability", "positive_fraction", "distinct_2_dexperts", "nll_positive",
-        "nll_negative")  # fmt: skip
+CORE = ("sentiment", "fraction_positive", "perplexity", "perplexity_dexperts", "acceptability", "distinct_1_dexperts",
+        "distinct_2_dexperts", "distinct_3_dexperts", "nll_positive", "nll_negative")  # fmt: skip
 
 
 def _per_prompt(
@@ -361,17 +391,18 @@ def _sums(store: Store, places: Sequence[Place], suite_id: int, engine: str, met
     above = np.full((len(places), len(inputs)), np.nan)
     below = above.copy()
     above[row, column], below[row, column] = table[:, 2], table[:, 3]
-    return PerPrompt(_set_names(store, inputs), above, below, _transform(store, metric))
+    named = _inputs(store, inputs)
+    sets = np.array([name for name, _, _ in named], dtype=np.str_)
+    return PerPrompt(sets, above, below, _transform(store, metric), named)
 
 
-def _set_names(store: Store, inputs: NDArray[np.int64]) -> NDArray[np.str_]:
-    found = dict(
-        store.db.execute(
-            "SELECT id, set_name FROM inputs WHERE id IN (SELECT value FROM json_each(?))",
-            [json.dumps(inputs.tolist())],
-        ).fetchall()
-    )
-    return np.array([found[int(i)] for i in inputs], dtype=np.str_)
+def _inputs(store: Store, ids: NDArray[np.int64]) -> tuple[tuple[str, int, str], ...]:
+    found = store.db.execute(
+        "SELECT id, set_name, row, text FROM inputs WHERE id IN (SELECT value FROM json_each(?))",
+        [json.dumps(ids.tolist())],
+    ).fetchall()
+    named = {row[0]: (row[1], row[2], row[3]) for row in found}
+    return tuple(named[i] for i in ids.tolist())
 
 
 def _transform(store: Store, metric: str) -> Transform:

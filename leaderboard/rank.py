@@ -25,7 +25,8 @@ KINDS = ("curve", "plane", "other", "point")
 class Series:
     """The places of one method that differ in nothing but what is swept.
 
-    kind: `curve` has one swept parameter (`axis`), `plane` has alpha and beta, `point` has none, `other` is anything else.
+    kind: `curve` has one swept parameter (`axis`), `plane` has alpha and beta, `point` has none, `other` is the
+    rest.
     """
 
     method: str
@@ -74,12 +75,12 @@ def find_series(board: Board) -> list[Series]:
     methods = [method for method, _, _ in groups]
     ordered = sorted(groups.items(), key=lambda group: KINDS.index(_kind(group[0][1])))
     return [
-        _series(board, slot, method, axis, places, methods.count(method) > 1)
+        _series(board, slot, method, axis, places, several=methods.count(method) > 1)
         for slot, ((method, axis, _), places) in enumerate(ordered)
     ]
 
 
-def _series(board: Board, slot: int, method: str, axis: str, places: list[int], several: bool) -> Series:
+def _series(board: Board, slot: int, method: str, axis: str, places: list[int], *, several: bool) -> Series:
     _, fixed = _split(board.places[places[0]].params)
     inside = ", ".join(f"{key}={plain(value)}" for key, value in fixed.items() if several or value is not None)
     name = f"{method} ({inside})" if inside else method
@@ -195,7 +196,7 @@ def monotonicity(board: Board, series: Series, prompts: str = ALL, metric: str =
     low, high = None, None
     if metric in board.per_prompt:
         _, resampled = draws(board.per_prompt[metric], prompts)
-        low, high = _finite_interval(spearman(resampled[:, places], x))
+        low, high = finite_interval(spearman(resampled[:, places], x))
     return Derived(_clean(value), low, high, len(places), None if np.isfinite(value) else "constant")
 
 
@@ -204,7 +205,8 @@ def spearman(values: Floats, x: Floats) -> Floats:
     a, b = _ranks(values), _ranks(x[None, :])
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     below = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return np.divide((a * b).sum(axis=1), below, out=np.full(len(a), np.nan), where=below > 0)
+    found = np.divide((a * b).sum(axis=1), below, out=np.full(len(a), np.nan), where=below > 0)
+    return np.asarray(found, dtype=np.float64)
 
 
 def _ranks(values: Floats) -> Floats:
@@ -232,7 +234,7 @@ def barrier(board: Board, series: Series, prompts: str = ALL, metric: str = COST
     value = float(_rise(np.array([values], dtype=np.float64), t)[0])
     low, high = None, None
     if metric in board.per_prompt:
-        low, high = _finite_interval(_rise(draws(board.per_prompt[metric], prompts)[1][:, path], t))
+        low, high = finite_interval(_rise(draws(board.per_prompt[metric], prompts)[1][:, path], t))
     return Derived(_clean(value), low, high, len(path) - 2)
 
 
@@ -255,10 +257,10 @@ def _along(board: Board, path: Sequence[int]) -> Floats:
 
 def _rise(values: Floats, t: Floats) -> Floats:
     chord = values[:, :1] * (1 - t) + values[:, -1:] * t
-    return np.asarray((values - chord)[:, 1:-1].max(axis=1))
+    return np.asarray((values - chord)[:, 1:-1].max(axis=1), dtype=np.float64)
 
 
-def _finite_interval(resampled: NDArray[np.float64]) -> tuple[float | None, float | None]:
+def finite_interval(resampled: NDArray[np.float64]) -> tuple[float | None, float | None]:
     return interval(resampled[np.isfinite(resampled)])
 
 

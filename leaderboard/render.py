@@ -10,15 +10,26 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import jinja2
+import markupsafe
 
 from bench.schema import UserError
 from bench.store import Store
-from leaderboard import completions, figures
-from leaderboard.query import ALL, COLUMNS, Board, open_stores, read_boards
+from leaderboard import completions, figures, markdown, paper
+from leaderboard.iso import rank_at_targets
+from leaderboard.merge import load_boards
+from leaderboard.pareto import areas, pareto_places
+from leaderboard.query import ALL, COLUMNS, Board, Result, open_stores, plain
 from leaderboard.rank import CONTROL, COST, PRICE, Row, Series, find_series, rank, result_of
 
 MANIFEST = ".lerpbench-site.json"
-PAGES = (("board", "index.html", "Results"), ("completions", "completions.html", "Completions"))
+PAGES = (
+    ("board", "index.html", "Results"),
+    ("ranking", "ranking.html", "Ranking"),
+    ("completions", "completions.html", "Completions"),
+    ("paper", "paper.html", "The paper's claims"),
+    ("runs", "runs.html", "Provenance"),
+    ("methodology", "methodology.html", "Methodology"),
+)
 ASSETS = ("style.css", "site.js", "board.js", "completions.js")
 
 
@@ -30,12 +41,7 @@ def render(databases: Sequence[Path], site: Path) -> None:
     """
     paths = [Path(path) for path in databases]
     with open_stores(paths) as stores:
-        boards = [
-            board
-            for i, (path, store) in enumerate(zip(paths, stores, strict=True))
-            for board in read_boards(store, i, path.name)
-        ]
-        write(build(stores, boards), Path(site))
+        write(build(stores, load_boards(stores, paths)), Path(site))
 
 
 def build(stores: Sequence[Store], boards: Sequence[Board]) -> dict[str, str]:
@@ -60,6 +66,9 @@ def folders(boards: Sequence[Board]) -> list[str]:
     names: list[str] = []
     for board in boards:
         name = slug(f"{board.suite}-{board.engine}")
+        twins = [other for other in boards if (other.suite, other.engine) == (board.suite, board.engine)]
+        if len(twins) > 1:
+            name += "-" + slug(board.databases[0].removesuffix(".db"))
         while f"{name}/" in names:
             name += "-b"
         names.append(f"{name}/")
@@ -95,12 +104,59 @@ def board_files(
         f"{folder}completions.html": env.get_template("completions.html").render(
             **common, page="completions", index=completions.index(board, series, selection), selection=selection
         ),
+        f"{folder}ranking.html": env.get_template("ranking.html").render(
+            **common, page="ranking", series=series, **ranking(board, series), price=PRICE, control=CONTROL, cost=COST
+        ),
+        f"{folder}paper.html": env.get_template("paper.html").render(
+            **common, page="paper", claims=paper.claims(board, series)
+        ),
+        f"{folder}runs.html": env.get_template("runs.html").render(
+            **common, page="runs", runs=board.runs, recipes=recipes(board)
+        ),
+        f"{folder}methodology.html": env.get_template("methodology.html").render(
+            **common, page="methodology", text=methodology()
+        ),
         f"{folder}results.csv": results_csv(board),
         f"{folder}results.json": results_json(board),
     }
     for name, content in completions.files(stores, board, series, selection):
         found[f"{folder}texts/{name}"] = content
     return found
+
+
+def ranking(board: Board, series: Sequence[Series]) -> dict[str, Any]:
+    """What the ranking page shows: targets up and down, areas, the front."""
+    up, down = rank_at_targets(board, series)
+    fronts = {
+        name: [(i, board.get(i, CONTROL), board.get(i, COST)) for i in pareto_places(board, up=direction)]
+        for name, direction in (("up", True), ("down", False))
+    }
+    return {"up": up, "down": down, "areas": areas(board, series), "fronts": fronts}
+
+
+def recipes(board: Board) -> list[dict[str, Any]]:
+    """Each place's mixture, for the provenance page."""
+    return [
+        {
+            "place": place,
+            "space": place.space,
+            "coefficients": ", ".join(f"{name} {plain(c)}" for name, c in place.coefficients.items()),
+            "dtype": board.mixtures[i]["dtype"],
+            "survived": board.mixtures[i]["survived_update"],
+            "key": board.mixtures[i]["key"][:12],
+        }
+        for i, place in enumerate(board.places)
+    ]
+
+
+def methodology() -> markupsafe.Markup:
+    text = (files("leaderboard") / "METHODOLOGY.md").read_text(encoding="utf-8")
+    return markupsafe.Markup(markdown.to_html(text))
+
+
+def tidy_command(command: str) -> str:
+    """A command without the folders of the machine it ran on."""
+    return " ".join(source_name(word) for word in command.split())
 
 
 def grouped(shown: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -126,11 +182,18 @@ def verdict(board: Board, rows: Sequence[Row]) -> dict[str, Any] | None:
     ranked = [row for row in rows if row.best is not None and row.series.kind != "point"]
     if not ranked or board.base is None:
         return None
-    found = [{"row": row, "place": board.places[row.best], "result": board.get(row.best, CONTROL)}
-             for row in ranked[:2] if row.best is not None]  # fmt: skip
-    first, second = found[0]["result"], found[1]["result"] if len(found) > 1 else None
-    overlap = second is not None and None not in (first.low, second.high) and first.low <= second.high
+    found: list[dict[str, Any]] = [
+        {"row": row, "place": board.places[row.best], "result": board.get(row.best, CONTROL)}
+        for row in ranked[:2]
+        if row.best is not None
+    ]
+    overlap = len(found) > 1 and overlaps(found[0]["result"], found[1]["result"])
     return {"found": found, "overlap": overlap, "base": board.get(board.base, CONTROL)}
+
+
+def overlaps(first: Result, second: Result) -> bool:
+    """Whether the lower end of the larger value's interval is inside the other's."""
+    return first.low is not None and second.high is not None and first.low <= second.high
 
 
 def facts(board: Board) -> list[tuple[str, str]]:
@@ -205,7 +268,12 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters |= {"num": figures.number, "source_name": source_name, "title_of": figures.title}
+    env.filters |= {
+        "num": figures.number,
+        "source_name": source_name,
+        "title_of": figures.title,
+        "command": tidy_command,
+    }
     env.globals |= {
         "rendered_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "result_of": result_of,

@@ -1,4 +1,4 @@
-"""Small real models that the real code runs on: two layers, made once a session, saved and loaded like any checkpoint."""
+"""Small real models that the real code runs on: two layers, made once a session, loaded like any checkpoint."""
 
 import os
 
@@ -63,7 +63,10 @@ def tiny_classifier(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: GP
     torch.manual_seed(1)
     labels = ("negative", "neutral", "positive")
     config = tiny_config(
-        len(tiny_tokenizer), num_labels=3, id2label=dict(enumerate(labels)), label2id={n: i for i, n in enumerate(labels)}
+        len(tiny_tokenizer),
+        num_labels=3,
+        id2label=dict(enumerate(labels)),
+        label2id={n: i for i, n in enumerate(labels)},
     )
     GPT2ForSequenceClassification(config).save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
@@ -77,7 +80,10 @@ def tiny_acceptability(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer:
     torch.manual_seed(2)
     labels = ("unacceptable", "acceptable")
     config = tiny_config(
-        len(tiny_tokenizer), num_labels=2, id2label=dict(enumerate(labels)), label2id={n: i for i, n in enumerate(labels)}
+        len(tiny_tokenizer),
+        num_labels=2,
+        id2label=dict(enumerate(labels)),
+        label2id={n: i for i, n in enumerate(labels)},
     )
     GPT2ForSequenceClassification(config).save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
@@ -86,7 +92,10 @@ def tiny_acceptability(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer:
 
 @pytest.fixture(scope="session")
 def tiny_suite(
-    tmp_path_factory: pytest.TempPathFactory, tiny_trio: dict[str, Path], tiny_classifier: Path, tiny_acceptability: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_trio: dict[str, Path],
+    tiny_classifier: Path,
+    tiny_acceptability: Path,
 ) -> Path:
     """A suite file over the tiny models: two prompt sets, every method, every evaluator of the first hour."""
     folder = tmp_path_factory.mktemp("suite")

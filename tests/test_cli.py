@@ -101,7 +101,8 @@ def test_databases_that_cannot_be_used_stay_as_they_are(tiny_suite: Path, tmp_pa
 def test_an_unwritable_site_is_refused_before_the_work(tiny_suite: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     refused(
-        lerpbench("run", tiny_suite, "--db", tmp_path / "r.db", "--site", tmp_path / "file" / "site"), "cannot be written"
+        lerpbench("run", tiny_suite, "--db", tmp_path / "r.db", "--site", tmp_path / "file" / "site"),
+        "cannot be written",
     )
     assert not (tmp_path / "r.db").exists()
 

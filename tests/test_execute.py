@@ -115,9 +115,8 @@ def test_a_new_evaluator_judges_stored_completions_without_an_engine(
 ) -> None:
     shutil.copy(finished, tmp_path / "r.db")
     wider = tmp_path / "wider.yaml"
-    wider.write_text(
-        tiny_suite.read_text().replace("./", f"{tiny_suite.parent}/").replace("  - distinct\n", "  - distinct\n  - distinct: {suffix: _again}\n")
-    )  # fmt: skip
+    suite = tiny_suite.read_text().replace("./", f"{tiny_suite.parent}/")
+    wider.write_text(suite + "  - distinct: {suffix: _again}\n")
     assert run(prepared(wider), Store.open(tmp_path / "r.db")).opened == 0
     names = {row[5] for row in view(tmp_path / "r.db", "results")}
     assert any(name.endswith("_again") for name in names)
@@ -143,7 +142,17 @@ def test_a_prompt_without_room_is_refused_before_the_run(tiny_suite: Path, tmp_p
 def test_a_killed_run_resumes_to_the_same_views(finished: Path, tiny_suite: Path, tmp_path: Path, table: str) -> None:
     """kill -9 as soon as the table has two rows, and the same command again."""
     db = tmp_path / "r.db"
-    command = [sys.executable, "-m", "bench.cli", "run", str(tiny_suite), "--db", str(db), "--site", str(tmp_path / "s")]
+    command = [
+        sys.executable,
+        "-m",
+        "bench.cli",
+        "run",
+        str(tiny_suite),
+        "--db",
+        str(db),
+        "--site",
+        str(tmp_path / "s"),
+    ]
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 120
     while killed.poll() is None and count(db, table) < 2 and time.monotonic() < deadline:

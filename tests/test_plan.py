@@ -13,12 +13,17 @@ DIGESTS = {"base": "b", "expert": "e", "antiexpert": "a"}
 
 def suite(*specs: MethodSpec, checkpoints: tuple[str, ...] = ("base", "expert", "antiexpert")) -> Suite:
     return Suite(
-        name="s", checkpoints={name: name for name in checkpoints}, prompts={"n": PromptSource(source="x")}, methods=specs
+        name="s",
+        checkpoints={name: name for name in checkpoints},
+        prompts={"n": PromptSource(source="x")},
+        methods=specs,
     )
 
 
 def test_a_sweep_is_the_product_of_its_parameters_in_order() -> None:
-    points = plan.plan_points(suite(MethodSpec(name="g3", params={"alpha": (0, 1), "beta": (2, 3)})), methods.registry())
+    points = plan.plan_points(
+        suite(MethodSpec(name="g3", params={"alpha": (0, 1), "beta": (2, 3)})), methods.registry()
+    )
     assert [(p.params["alpha"], p.params["beta"]) for p in points] == [(0, 2), (0, 3), (1, 2), (1, 3)]
 
 

@@ -16,6 +16,9 @@ PROMPTS = [Prompt(set="n", row=0, text="same"), Prompt(set="n", row=1, text="sam
 COMPLETIONS = [Completion(p, s, f" text {p}{s}", 2, "length") for p in range(2) for s in range(2)]
 
 
+STATISTIC = RatioStatistic("length", np.array([3.0, 3.0]), np.array([2.0, 1.0]), np.array([2, 1]), np.array([2, 2]))
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "r.db")
@@ -32,7 +35,7 @@ def fill(store: Store, generation: str = "g", evaluation: str = "e") -> tuple[in
         evaluation, "length", 1, {}, mixture, generation_id, 0.1, environment,
         metrics=[Metric(name="length", unit="tokens")],
         scores={"length": ScoreColumn([1.0, 2.0, 3.0, None], {3: "empty"})},
-        statistics=[RatioStatistic("length", np.array([3.0, 3.0]), np.array([2.0, 1.0]), np.array([2, 1]), np.array([2, 2]))],
+        statistics=[STATISTIC],
         items=PROMPTS,
         estimates=[Estimate(metric="length", prompts=None, value=2.0, low=1.0, high=3.0, n_scored=3, n_total=4)],
     )  # fmt: skip
@@ -52,7 +55,8 @@ def test_the_views_have_their_public_columns(store: Store) -> None:
         "suite", "engine", "method", "params", "prompts", "metric", "value", "low", "high", "n_scored", "n_total",
     ]  # fmt: skip
     assert columns("completions") == [
-        "suite", "engine", "method", "params", "prompts", "row", "sample", "prompt", "text", "n_tokens", "finish_reason",
+        "suite", "engine", "method", "params", "prompts", "row", "sample", "prompt", "text", "n_tokens",
+        "finish_reason",
     ]  # fmt: skip
     assert columns("overhead") == [
         "suite", "engine", "method", "batch_size", "new_tokens", "metric", "value", "low", "high", "n_rounds",
@@ -66,7 +70,10 @@ def test_what_goes_in_comes_out(store: Store) -> None:
     assert rows(store, "SELECT * FROM results") == [
         ("s", "transformers", "base", "{}", None, "length", 2.0, 1.0, 3.0, 3, 4)
     ]
-    assert rows(store, "SELECT row, sample, text FROM completions WHERE row = 1") == [(1, 0, " text 10"), (1, 1, " text 11")]
+    assert rows(store, "SELECT row, sample, text FROM completions WHERE row = 1") == [
+        (1, 0, " text 10"),
+        (1, 1, " text 11"),
+    ]
     assert rows(store, "SELECT value, reason FROM scores ORDER BY completion_id")[2:] == [(3.0, None), (None, "empty")]
 
 

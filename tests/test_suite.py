@@ -40,7 +40,10 @@ def test_paths_are_relative_to_the_suite(tmp_path: Path) -> None:
     ("body", "message"),
     [
         ("methods: [g7]\n", r"s\.yaml: methods\[0\]: unknown method 'g7'; did you mean 'g1'\?|did you mean 'g2'|'g3'"),
-        ("methods: [{g1: {alpha: high}}]\n", r"methods\[0\]\.alpha: expected a number or a list of numbers, got 'high'"),
+        (
+            "methods: [{g1: {alpha: high}}]\n",
+            r"methods\[0\]\.alpha: expected a number or a list of numbers, got 'high'",
+        ),
         ("methods: [{g1: {alpha: .inf}}]\n", r"methods\[0\]\.alpha: input should be a finite number, got inf"),
         ("methods: [{g1: {alpha: [0, .nan]}}]\n", r"methods\[0\]\.alpha: input should be a finite number, got nan"),
         ("methods: [{g1: {alpha: []}}]\n", r"methods\[0\]\.alpha: expected a number or a list of numbers"),

@@ -1,4 +1,7 @@
-"""Engines by name, imported only when one is opened.  `auto` takes vLLM where a CUDA device and vLLM are, else transformers."""
+"""Engines by name, imported only when one is opened.
+
+`auto` takes vLLM where a CUDA device and vLLM are, else transformers.
+"""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -23,7 +26,9 @@ def choose(name: str) -> str:
     if name not in TABLE:
         raise UserError(f"unknown engine {name!r}{suggest(name, [*TABLE, 'auto'])}")
     if name == "vllm" and find_spec("vllm") is None:
-        raise UserError("engine vllm: vLLM is not installed; pip install 'lerpbench[vllm]', or use --engine transformers")
+        raise UserError(
+            "engine vllm: vLLM is not installed; pip install 'lerpbench[vllm]', or use --engine transformers"
+        )
     return name
 
 

@@ -5,8 +5,8 @@ strictly above it is below p.  A rejected draw shrinks the candidates to the tok
 nucleus, so the accepted draw has the nucleus distribution and few rounds suffice (the first accepts with
 probability p or more).  Cost: a softmax, a cumulative sum and two reductions; a sort is several times dearer.
 
-The random number of a draw is a hash of (seed, prompt set, prompt row, sample, step, attempt).  So a completion does not
-depend on its batch, a rerun is identical, and all points of a sweep share their noise (common random numbers).
+The random number of a draw is a hash of (seed, prompt set, prompt row, sample, step, attempt).  So a completion does
+not depend on its batch, a rerun is identical, and all points of a sweep share their noise (common random numbers).
 """
 
 import hashlib

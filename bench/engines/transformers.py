@@ -275,7 +275,9 @@ class TransformersModel:
         chunks = []
         for start in range(0, len(keys), rows):
             part = [h[start : start + rows] for h in hidden]
-            logits = [member.get_output_embeddings()(h).float() for (_, member), h in zip(self.members, part, strict=True)]
+            logits = [
+                member.get_output_embeddings()(h).float() for (_, member), h in zip(self.members, part, strict=True)
+            ]
             mixed = self._mixed(logits)
             if sampling.temperature == 0:
                 chunks.append(mixed.argmax(dim=-1))

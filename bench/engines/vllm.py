@@ -1,8 +1,8 @@
 """The fast engine: vLLM with GPT-2 mixtures, one live `LLM` per space for all points of a sweep.
 
-`serve` changes the mixture inside the running engine (`bench.engines.vllm_model`): no restart, no checkpoint on disk, CUDA
-graphs kept.  Keys and values depend on the weights but not on logit coefficients, so the prefix cache is emptied after a
-change of weights, and not after a change of alpha in logit space.
+`serve` changes the mixture inside the running engine (`bench.engines.vllm_model`): no restart, no checkpoint on disk,
+CUDA graphs kept.  Keys and values depend on the weights but not on logit coefficients, so the prefix cache is emptied
+after a change of weights, and not after a change of alpha in logit space.
 """
 
 import gc
@@ -165,13 +165,13 @@ class VllmEngine:
         return min(wanted, int(LARGEST_SHARE * free_and_total_bytes(self.device)[0]))
 
     def _utilization(self) -> float:
-        """The share of memory that vLLM checks for before it starts; KV cache is set in bytes, so it reserves nothing."""
+        """The share of memory that vLLM looks for before it starts; it reserves nothing, KV cache is set in bytes."""
         free, total = free_and_total_bytes(self.device)
         return max(0.01, round(0.9 * free / total, 3))
 
     @contextmanager
     def guarded(self, recipe: Recipe) -> Iterator[None]:
-        """Turn a failure inside vLLM into one line that names the mixture and what to change; drop the broken engine."""
+        """A failure inside vLLM becomes one line that names the mixture and what to change; the engine is dropped."""
         try:
             yield
         except UserError:

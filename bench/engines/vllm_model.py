@@ -1,9 +1,10 @@
 """GPT-2 mixtures inside vLLM: one model class for both spaces, changed in place while the engine lives.
 
-Members: m GPT-2s side by side as one *wide* GPT-2 with m times the attention heads, so that vLLM sees an ordinary decoder
-with one key-value cache per member.  Logit space has the suite's checkpoints as members and mixes z = sum_i c_i z_i in the
-head, as one matrix product.  Weight space has one member, whose parameters are views of one flat buffer, and keeps every
-checkpoint ("anchor") as a flat float32 buffer beside it: theta = sum_i c_i theta_i, in float32, rounded once.
+Members: m GPT-2s side by side as one *wide* GPT-2 with m times the attention heads, so that vLLM sees an ordinary
+decoder with one key-value cache per member.  Logit space has the suite's checkpoints as members and mixes
+z = sum_i c_i z_i in the head, as one matrix product.  Weight space has one member, whose parameters are views of one
+flat buffer, and keeps every checkpoint ("anchor") as a flat float32 buffer beside it: theta = sum_i c_i theta_i, in
+float32, rounded once.
 Both write where the old values were, so CUDA graphs and compiled code stay valid.
 
 This module is imported inside vLLM's processes only; `bench.engines.vllm` is the engine around it.  No
@@ -95,9 +96,9 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     return lambda x: F.gelu(x, approximate=approximate)
 
 
-@support_torch_compile  # type: ignore[untyped-decorator]
+@support_torch_compile
 class Transformer(nn.Module):
-    """Embeddings, layers and last norm of all members.  wte is (V, m, h), so that flattened it is the head [W_1 ... W_m]."""
+    """Embeddings, layers and last norm of all members.  wte is (V, m, h): flattened, the head [W_1 ... W_m]."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
@@ -145,7 +146,7 @@ class FlatLayout:
 
 
 class MixtureGPT2(nn.Module):
-    """A mixture of GPT-2s.  hf_config.members are the checkpoints side by side; hf_config.anchors those of weight space.
+    """A mixture of GPT-2s: hf_config.members are the checkpoints side by side, hf_config.anchors those of weight space.
 
     With anchors there is one member, the mixture; the first anchor is also vLLM's own `model` argument.
     """
@@ -190,7 +191,7 @@ class MixtureGPT2(nn.Module):
         weight = self.transformer.wte.weight  # (V, m, h)
         if self.m == 1:
             return self._head(hidden, weight[:, 0])
-        members = hidden.unflatten(-1, (self.m, -1))  # (T, m, h)
+        members = hidden.view(len(hidden), self.m, -1)  # (T, m, h)
         scaled = (members * self.coefficients[:, None]).to(hidden.dtype)  # the product is float32, rounded once
         logits = self._head(scaled.flatten(1), weight.flatten(1))
         if self.filter is not None:
@@ -339,7 +340,7 @@ class MixtureWorker:
         return share
 
     def lerpbench_seed(self, seed: int) -> None:
-        """Start all random numbers anew: torch's (model runner V1) and numpy's (V2 draws its requests' seeds from it)."""
+        """Start all random numbers anew: torch's (model runner V1), numpy's (V2 draws request seeds from it)."""
         from vllm.utils.torch_utils import set_random_seed
 
         set_random_seed(seed)

@@ -124,7 +124,8 @@ class VllmSettings:
         for name, default in vars(settings).items():
             key = f"LERPBENCH_VLLM_{name.upper()}"
             if key in environment:
-                settings = replace(settings, **{name: _parsed(key, environment[key], default)})
+                changed: Any = {name: _parsed(key, environment[key], default)}
+                settings = replace(settings, **changed)
         return settings
 
     def capture_sizes(self) -> list[int]:

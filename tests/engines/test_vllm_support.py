@@ -1,6 +1,7 @@
 """What is decided before vLLM is imported; nothing here needs it."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,12 +73,12 @@ def test_settings_come_from_the_environment() -> None:
 def test_every_batch_has_a_graph_that_is_not_much_larger() -> None:
     sizes = VllmSettings().capture_sizes()
     assert sizes[0] == 1 and sizes[-1] == 1024
-    assert all(after <= 2 * before for before, after in zip(sizes, sizes[1:], strict=False))
+    assert all(after <= 2 * before for before, after in pairwise(sizes))
     assert VllmSettings(max_num_seqs=24).capture_sizes() == [1, 2, 4, 8, 16, 24]
 
 
 def test_kv_cache_by_hand() -> None:
-    # 10 sequences x 64 tokens = 640 tokens, above 2 x 64 + 256 = 384; keys and values, 2 layers, 3 members, width 64, 4 bytes
+    # 10 sequences x 64 tokens = 640 tokens, above 2 x 64 + 256 = 384; keys and values, 2 layers, 3 members, width 64
     assert VllmSettings(max_num_seqs=10).kv_bytes(GPT2, 3, 4) == 640 * 2 * 2 * 3 * 64 * 4
     assert VllmSettings(max_num_seqs=1).kv_bytes(GPT2, 1, 2) == 384 * 2 * 2 * 64 * 2
     assert VllmSettings(kv_gib=0.5).kv_bytes(GPT2, 3, 4) == 2**29

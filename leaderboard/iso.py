@@ -1,0 +1,185 @@
+"""Iso-control ranking: methods compared where they control equally strongly, since alpha means something else in each.
+
+Half of the prompts choose each method's setting that reaches a target sentiment; the other half, which chose nothing,
+measures what that setting costs.  Nothing is extrapolated: a target outside the measured settings is not reached.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.stats import Floats, bootstrap_weights
+from leaderboard.query import ALL, Board, PerPrompt, plain
+from leaderboard.rank import CONTROL, COST, Derived, Series, finite_interval
+
+TARGETS = (0.6, 0.7, 0.8, 0.9)
+REPORTED = (CONTROL, COST, "acceptability", "distinct_2_dexperts")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A method's parameter that reaches a target: a measured place, or a point between two measured neighbours."""
+
+    left: int
+    right: int
+    share: float  # 0: at left, 1: at right
+    label: str
+    models: int  # per token
+
+
+@dataclass(frozen=True)
+class Reached:
+    """One method at one target, measured on the half that did not choose; `over` is the difference to the cheapest."""
+
+    series: Series
+    setting: Setting | None
+    reason: str | None = None
+    metrics: tuple[tuple[str, Derived], ...] = ()
+    over: Derived | None = None
+
+    @cached_property
+    def by_metric(self) -> dict[str, Derived]:
+        return dict(self.metrics)
+
+
+@dataclass(frozen=True)
+class Target:
+    value: float
+    rows: tuple[Reached, ...]
+
+    @property
+    def reached(self) -> bool:
+        return any(row.setting is not None for row in self.rows)
+
+
+def halves(sums: PerPrompt, prompts: str = ALL, seed: int = 0) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(choosing, reporting) masks over prompts: each set is shuffled and split in two, always alike."""
+    rng = np.random.default_rng(seed)
+    choosing = np.zeros(len(sums.sets), bool)
+    wanted = sums.rows(prompts)
+    for name in sorted(set(sums.sets[wanted].tolist())):
+        members = rng.permutation(np.flatnonzero(sums.sets == name))
+        choosing[members[: len(members) // 2]] = True
+    return choosing, wanted & ~choosing
+
+
+def rank_at_targets(
+    board: Board, series: Sequence[Series], prompts: str = ALL, targets: Sequence[float] = TARGETS
+) -> tuple[list[Target], list[Target]]:
+    """The targets, and their mirror images for steering down."""
+    control = board.per_prompt.get(CONTROL)
+    if control is None or control.rows(prompts).sum() < 4:
+        return [], []
+    up = [_target(board, series, prompts, value, up=True) for value in targets]
+    down = [_target(board, series, prompts, round(1 - value, 12), up=False) for value in targets]
+    return up, down
+
+
+def _target(board: Board, series: Sequence[Series], prompts: str, value: float, *, up: bool) -> Target:
+    found = []
+    for s in series:
+        setting = choose(board, s, prompts, value, up=up)
+        if setting is None:
+            reason = "not reached by a measured setting" if s.kind != "point" else "not reached"
+            found.append(Reached(s, None, reason))
+        else:
+            found.append(Reached(s, setting, metrics=tuple(_report(board, setting, prompts))))
+    found.sort(key=_price)
+    return Target(value, tuple(_with_differences(board, found, prompts)))
+
+
+def _price(row: Reached) -> tuple[bool, float]:
+    cost = row.by_metric.get(COST)
+    return row.setting is None, np.inf if cost is None or cost.value is None else cost.value
+
+
+def choose(board: Board, series: Series, prompts: str, target: float, *, up: bool) -> Setting | None:
+    """The cheapest setting that reaches the target on the choosing half.
+
+    A curve is linear between measured neighbours, and the target is met where it crosses; a plane or a single model has
+    only its measured places.  Cheapest: lowest perplexity, interpolated likewise.
+    """
+    sums = board.per_prompt[CONTROL]
+    choosing, _ = halves(sums, prompts)
+    strength = sums.values(choosing[None, :].astype(np.float64))[0]
+    price = _prices(board, choosing)
+    places = [i for i in series.places if np.isfinite(strength[i])]
+    if series.kind == "curve":
+        found = _crossings(board, series, places, strength, target)
+    else:
+        met = [i for i in places if (strength[i] >= target if up else strength[i] <= target)]
+        found = [Setting(i, i, 0.0, board.places[i].label, board.places[i].models_per_token) for i in met]
+    return min(found, key=lambda s: (1 - s.share) * price[s.left] + s.share * price[s.right], default=None)
+
+
+def _prices(board: Board, choosing: NDArray[np.bool_]) -> Floats:
+    """Log perplexity of every place on the choosing half; zeros where perplexity is not stored."""
+    sums = board.per_prompt.get(COST)
+    if sums is None or len(sums.sets) != len(choosing):
+        return np.zeros(len(board.places))
+    return np.asarray(np.nan_to_num(np.log(sums.values(choosing[None, :].astype(np.float64))[0]), nan=np.inf))
+
+
+def _crossings(board: Board, series: Series, places: Sequence[int], strength: Floats, target: float) -> list[Setting]:
+    found = []
+    for left, right in pairwise(places):
+        a, b = strength[left] - target, strength[right] - target
+        if a * b > 0 or a == b:
+            continue
+        share = float(a / (a - b))
+        x = [float(board.places[i].params[series.axis]) for i in (left, right)]
+        at = plain(round((1 - share) * x[0] + share * x[1], 3))
+        models = max(board.places[i].models_per_token for i in (left, right))
+        found.append(Setting(left, right, share, f"{series.axis}={at}", models))
+    return found
+
+
+def _at(sums: PerPrompt, setting: Setting, weights: Floats) -> Floats:
+    """(draws,) a metric at a setting: linear between neighbours, in the logarithm for an exponential."""
+    values = sums.values(weights)[:, [setting.left, setting.right]]
+    if sums.transform == "exp":
+        return np.asarray(np.exp(np.log(values) @ np.array([1 - setting.share, setting.share])))
+    return np.asarray(values @ np.array([1 - setting.share, setting.share]))
+
+
+def reporting_weights(sums: PerPrompt, prompts: str) -> tuple[Floats, Floats]:
+    """(1, prompts) weights of the reporting half, and (draws, prompts) of its bootstrap."""
+    _, reporting = halves(sums, prompts)
+    drawn = np.zeros((len(bootstrap_weights(1)), len(reporting)))
+    drawn[:, reporting] = bootstrap_weights(int(reporting.sum()))
+    return reporting[None, :].astype(np.float64), drawn
+
+
+def _report(board: Board, setting: Setting, prompts: str) -> list[tuple[str, Derived]]:
+    found = []
+    for metric in REPORTED:
+        sums = board.per_prompt.get(metric)
+        if sums is None:
+            continue
+        once, drawn = reporting_weights(sums, prompts)
+        value = float(_at(sums, setting, once)[0])
+        low, high = finite_interval(_at(sums, setting, drawn))
+        n = int(once.sum())
+        found.append((metric, Derived(value if np.isfinite(value) else None, low, high, n)))
+    return found
+
+
+def _with_differences(board: Board, rows: Sequence[Reached], prompts: str) -> list[Reached]:
+    """Each row's perplexity over the cheapest row's, paired on the same prompts, as a ratio."""
+    sums = board.per_prompt.get(COST)
+    if sums is None or not rows or rows[0].setting is None:
+        return list(rows)
+    once, drawn = reporting_weights(sums, prompts)
+    first, found = rows[0].setting, [rows[0]]
+    for row in rows[1:]:
+        if row.setting is None:
+            found.append(row)
+            continue
+        ratio = float((_at(sums, row.setting, once) / _at(sums, first, once))[0])
+        low, high = finite_interval(_at(sums, row.setting, drawn) / _at(sums, first, drawn))
+        found.append(replace(row, over=Derived(ratio, low, high, int(once.sum()))))
+    return found

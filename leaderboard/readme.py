@@ -1,0 +1,92 @@
+"""Splice a table of results into a Markdown file between its markers, with the command and the machine that made it.
+
+    python -m leaderboard.readme results.db README.md
+"""
+
+import sys
+from pathlib import Path
+
+from bench.schema import UserError
+from leaderboard.merge import load_boards
+from leaderboard.query import Board, open_stores
+from leaderboard.rank import Derived, Row, find_series, rank
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+COLUMNS = ("sentiment", "perplexity", "acceptability", "distinct_2")
+
+
+def main(arguments: list[str]) -> int:
+    database, document = map(Path, arguments)
+    try:
+        with open_stores([database]) as stores:
+            (board, *_) = load_boards(stores, [database])
+            spliced = splice(document.read_text(encoding="utf-8"), table(board))
+    except (UserError, OSError) as error:
+        print(f"leaderboard.readme: {error}", file=sys.stderr)
+        return 2
+    document.write_text(spliced, encoding="utf-8")
+    return 0
+
+
+def splice(document: str, content: str) -> str:
+    """The document with `content` between its markers.  Raises UserError where it has none."""
+    before, found, rest = document.partition(BEGIN)
+    _, closed, after = rest.partition(END)
+    if not (found and closed):
+        raise UserError(f"expected the markers {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{content}\n{END}{after}"
+
+
+def table(board: Board) -> str:
+    """The table of methods in Markdown: each at its largest sentiment within the price limit."""
+    lines = [
+        "Each method where its sentiment is largest at no more than 1.5 times the base's perplexity, with 95 % intervals",
+        "that resample prompts.",
+        "",
+        f"| method | at | {' | '.join(COLUMNS)} | Spearman of sentiment with alpha |",
+        "|---|---|" + "---|" * (len(COLUMNS) + 1),
+        *[_line(board, row) for row in rank(board, find_series(board))],
+        "",
+        provenance(board),
+    ]
+    return "\n".join(lines)
+
+
+def _line(board: Board, row: Row) -> str:
+    if row.best is None:
+        return f"| {row.series.name} | {row.reason} |" + " |" * (len(COLUMNS) + 1)
+    at = ", ".join(f"{key} = {value:g}" for key, value in board.places[row.best].params.items())
+    cells = [_cell(board, row.best, metric) for metric in COLUMNS]
+    return f"| {row.series.name} | {at} | {' | '.join(cells)} | {_derived(row.spearman)} |"
+
+
+def _cell(board: Board, place: int, metric: str) -> str:
+    found = board.get(place, metric)
+    if found is None or found.value is None:
+        return "not scored"
+    digits = 1 if abs(found.value) >= 10 else 3
+    if found.low is None or found.high is None:
+        return f"{found.value:.{digits}f}"
+    return f"{found.value:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f})"
+
+
+def _derived(number: Derived) -> str:
+    return "" if number.value is None else f"{number.value:.2f}"
+
+
+def provenance(board: Board) -> str:
+    """Which command on which machine made the numbers."""
+    if not board.runs:
+        return ""
+    run = board.runs[-1]
+    facts = run.environment
+    versions = facts.get("packages", {})
+    return (
+        f"`lerpbench run {board.suite}` on {facts.get('processor')}, {facts.get('cores')} cores, torch "
+        f"{versions.get('torch')}, transformers {versions.get('transformers')}, engine {board.engine}, "
+        f"{run.started_at[:10]}; spliced in by `make readme`."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

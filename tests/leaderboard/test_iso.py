@@ -1,0 +1,101 @@
+"""Iso-control ranking on curves whose crossing is known, and the halves that choose and report."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PROMPTS
+
+from leaderboard.iso import Setting, choose, halves, rank_at_targets
+from leaderboard.query import ALL, Board, PerPrompt, open_stores, read_boards
+from leaderboard.rank import Series, find_series
+
+
+@pytest.fixture(scope="module")
+def board(toy_database: Path) -> Board:
+    with open_stores([toy_database]) as (store,):
+        return read_boards(store, 0, "toy.db")[0]
+
+
+def series_of(board: Board, name: str) -> Series:
+    return next(s for s in find_series(board) if s.name == name)
+
+
+def with_values(board: Board, metric: str, values: dict[int, float], transform: str = "identity") -> Board:
+    """The board with the same value of a metric on every prompt, NaN for places that are not named."""
+    n = len(PROMPTS)
+    table = np.full((len(board.places), n), np.nan)
+    for place, value in values.items():
+        table[place] = np.log(value) if transform == "exp" else value
+    sums = replace(board.per_prompt[metric], numerators=table, denominators=np.where(np.isnan(table), np.nan, 1.0))
+    return replace(board, per_prompt={**board.per_prompt, metric: sums})
+
+
+def test_halves_split_every_set(board: Board) -> None:
+    sums = board.per_prompt["sentiment"]
+    choosing, reporting = halves(sums)
+    assert not (choosing & reporting).any()
+    assert (choosing | reporting).all()
+    assert [int(choosing[sums.sets == name].sum()) for name in ("neutral", "positive", "negative")] == [3, 1, 1]
+    assert (halves(sums)[0] == choosing).all()
+
+
+def test_crossing_by_hand(board: Board) -> None:
+    """Sentiment 0.5 at alpha 0, 0.9 at alpha 0.5: 0.7 is met half way, at alpha 0.25."""
+    g2 = series_of(board, "g2")
+    at = dict(zip(g2.places, (0.1, 0.3, 0.5, 0.9, 0.95), strict=True))
+    setting = choose(with_values(board, "sentiment", at), g2, ALL, 0.7, up=True)
+    assert setting is not None
+    assert (setting.left, setting.right) == (g2.places[2], g2.places[3])
+    assert setting.share == pytest.approx(0.5)
+    assert setting.label == "alpha=0.25"
+
+
+def test_the_cheapest_crossing_is_taken(board: Board) -> None:
+    """A curve that rises, falls and rises meets 0.7 three times; perplexity picks the last."""
+    g2 = series_of(board, "g2")
+    made = with_values(board, "sentiment", dict(zip(g2.places, (0.5, 0.9, 0.5, 0.9, 0.95), strict=True)))
+    made = with_values(made, "perplexity", dict(zip(g2.places, (90.0, 80.0, 30.0, 10.0, 10.0), strict=True)), "exp")
+    setting = choose(made, g2, ALL, 0.7, up=True)
+    assert setting is not None and setting.left == g2.places[2]
+
+
+def test_nothing_is_extrapolated(board: Board) -> None:
+    g2 = series_of(board, "g2")
+    made = with_values(board, "sentiment", dict(zip(g2.places, (0.1, 0.3, 0.5, 0.6, 0.65), strict=True)))
+    assert choose(made, g2, ALL, 0.7, up=True) is None
+    assert choose(made, g2, ALL, 0.05, up=False) is None
+
+
+def test_a_plane_has_only_its_measured_places(board: Board) -> None:
+    g3 = series_of(board, "g3")
+    setting = choose(board, g3, ALL, 0.7, up=True)
+    assert setting is not None and setting.left == setting.right and setting.share == 0
+
+
+def test_targets_and_reports(board: Board) -> None:
+    up, down = rank_at_targets(board, find_series(board))
+    assert [t.value for t in up] == [0.6, 0.7, 0.8, 0.9]
+    assert [t.value for t in down] == [0.4, 0.3, 0.2, 0.1]
+    for target in (*up, *down):
+        settled = [row for row in target.rows if row.setting is not None]
+        prices = [row.by_metric["perplexity"].value or 0 for row in settled]
+        assert prices == sorted(prices)
+        assert all(row.by_metric["sentiment"].n == 7 for row in settled)  # 3 + 2 + 2 of 6 + 3 + 3
+        for row in settled[1:]:
+            assert row.over is not None and row.over.value is not None
+            assert row.over.value == pytest.approx((row.by_metric["perplexity"].value or 0) / prices[0])
+
+
+def test_dexperts_between_base_and_three_models_costs_three(board: Board) -> None:
+    """DExperts at alpha 0 is the base alone, but any alpha beside it runs all three."""
+    setting = choose(board, series_of(board, "dexperts"), ALL, 0.6, up=True)
+    assert isinstance(setting, Setting) and setting.models == 3
+
+
+def test_no_statistics_no_ranking(board: Board) -> None:
+    assert rank_at_targets(replace(board, per_prompt={}), find_series(board)) == ([], [])
+    few: PerPrompt = board.per_prompt["sentiment"]
+    one = replace(few, sets=few.sets[:1], numerators=few.numerators[:, :1], denominators=few.denominators[:, :1])
+    assert rank_at_targets(replace(board, per_prompt={"sentiment": one}), find_series(board)) == ([], [])

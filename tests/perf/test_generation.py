@@ -1,0 +1,86 @@
+"""Speed of generation, as ratios within one run: against transformers' `generate()`, and of DExperts against the base.
+
+make bench        (600 rows x 30 tokens of the mini base; a quiet machine)
+"""
+
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from bench.checkpoints import resolve
+from bench.engines.transformers import TransformersEngine
+from bench.prompts import load_set
+from bench.schema import PromptSource, Recipe, Sampling
+
+PROMPTS = load_set("neutral", PromptSource(source="mini:prompts/neutral"), limit=24)
+SAMPLING = Sampling(samples=25, max_new_tokens=30)  # 600 rows
+ROUNDS = 5
+
+
+@pytest.fixture(scope="module")
+def engine() -> TransformersEngine:
+    checkpoints = {name: resolve(f"mini:{name}") for name in ("base", "expert", "antiexpert")}
+    return TransformersEngine(checkpoints, "float32", "cpu")
+
+
+def interleaved(*runs: Callable[[], int], rounds: int = ROUNDS) -> list[list[float]]:
+    """Tokens/s of each run in each round, after one warm-up; rounds go A B C A B C."""
+    for run in runs:
+        run()
+    rates: list[list[float]] = [[] for _ in runs]
+    for _ in range(rounds):
+        for found, run in zip(rates, runs, strict=True):
+            started = time.perf_counter()
+            tokens = run()
+            found.append(tokens / (time.perf_counter() - started))
+    return rates
+
+
+def median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def test_generation_is_five_times_as_fast_as_generate(benchmark: BenchmarkFixture, engine: TransformersEngine) -> None:
+    model = engine.serve(Recipe(space="weights", coefficients={"base": 1}))
+    folder = resolve("mini:base").path
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    rows = [prompt.text for prompt in PROMPTS for _ in range(SAMPLING.samples)]
+    encoded = tokenizer(rows, return_tensors="pt", padding=True)
+
+    def ours() -> int:
+        return sum(c.n_tokens for c in model.generate(PROMPTS, SAMPLING))
+
+    @torch.inference_mode()
+    def theirs() -> int:
+        out = reference.generate(**encoded, do_sample=True, top_p=0.9, top_k=0, max_new_tokens=SAMPLING.max_new_tokens)
+        return int((out[:, encoded.input_ids.shape[1] :] != tokenizer.eos_token_id).sum())
+
+    fast, slow = interleaved(ours, theirs)
+    benchmark.extra_info |= {"tokens_per_s": median(fast), "generate_tokens_per_s": median(slow)}
+    ratio = median([a / b for a, b in zip(fast, slow, strict=True)])
+    print(f"\nours {median(fast):,.0f} tokens/s, generate() {median(slow):,.0f}, ratio {ratio:.2f}")
+    benchmark.extra_info["ratio"] = ratio
+    benchmark.pedantic(ours, rounds=3)
+    assert ratio >= 5
+
+
+def test_dexperts_costs_at_most_three_bases_and_a_tenth(
+    benchmark: BenchmarkFixture, engine: TransformersEngine
+) -> None:
+    base = engine.serve(Recipe(space="weights", coefficients={"base": 1}))
+    dexperts = engine.serve(Recipe(space="logits", coefficients={"base": 1, "expert": 0.01, "antiexpert": -0.01}))
+
+    def run(model: object) -> Callable[[], int]:
+        return lambda: sum(c.n_tokens for c in model.generate(PROMPTS, SAMPLING))  # type: ignore[attr-defined]
+
+    one, three = interleaved(run(base), run(dexperts))
+    ratio = median([a / b for a, b in zip(one, three, strict=True)])
+    benchmark.extra_info |= {"ratio": ratio, "tokens_per_s": median(three)}
+    print(f"\nbase {median(one):,.0f} tokens/s, DExperts {median(three):,.0f}, time ratio {ratio:.2f}")
+    benchmark.pedantic(run(dexperts), rounds=3)
+    assert ratio <= 3.3
