@@ -24,12 +24,13 @@ from rich.table import Table
 import evaluators as evaluator_table
 import methods as method_table
 from bench import engines
-from bench.schema import UserError
+from bench.schema import Suite, UserError
 from bench.store import Store
 from bench.suite import load_suite, packaged_suites
 
 if TYPE_CHECKING:
     from bench.execute import Stage, Work
+    from bench.schema import OverheadRecord, OverheadSpec
 
 app = typer.Typer(
     add_completion=False,
@@ -75,6 +76,8 @@ def run(
     require_folder(site)
     work = prepared(suite, engine, only, limit_prompts)
     execute(work, db, ("generate", "probe", "evaluate"))
+    if work.suite.overhead is not None and work.complete:
+        time_overhead(work, work.suite, db, work.suite.overhead, again=False)
     render([db], site)
 
 
@@ -100,6 +103,36 @@ def evaluate(
 ) -> None:
     """Judge the stored completions and probe the mixtures; generates nothing."""
     execute(prepared(suite, engine, only, limit_prompts), db, ("probe", "evaluate"))
+
+
+@app.command()
+def overhead(
+    suite: SuiteArgument = "mini",
+    db: DbOption = Path("results.db"),
+    engine: EngineOption = "auto",
+    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="rows decoded together; may be repeated")] = None,
+    new_tokens: Annotated[list[int] | None, typer.Option(min=2, help="tokens drawn a row; may be repeated")] = None,
+    rounds: Annotated[int | None, typer.Option(min=3, help="rounds at least, where the budget allows")] = None,
+    budget_s: Annotated[float | None, typer.Option(min=1, help="seconds that all rounds may take")] = None,
+    import_benchmark: Annotated[Path | None, typer.Option(help="take pytest-benchmark's JSON instead")] = None,
+) -> None:
+    """Time what each method costs over the base, on a quiet machine; see docs/OVERHEAD.md."""
+    from bench.execute import prepare
+    from bench.schema import OverheadSpec
+
+    methods, known = method_table.registry(), evaluator_table.registry()
+    loaded = load_suite(suite, methods, known)
+    if import_benchmark is not None:
+        import_overhead(loaded, db, import_benchmark)
+        return
+    asked = {"batch_sizes": batch_size, "new_tokens": new_tokens, "rounds": rounds, "budget_s": budget_s}
+    changes = {key: value for key, value in asked.items() if value is not None}
+    spec = OverheadSpec(**{**(loaded.overhead or OverheadSpec()).model_dump(), **changes})
+    chosen = engines.choose(engine)
+    quieten()
+    unjudged = loaded.model_copy(update={"evaluators": ()})  # timing needs no judge
+    work = prepare(unjudged, methods, known, chosen, engines.engine_version(chosen))
+    time_overhead(work, loaded, db, spec, again=True)
 
 
 @app.command()
@@ -158,19 +191,15 @@ def prepared(suite: str, engine: str, only: Sequence[str] | None, limit: int | N
 
 def execute(work: "Work", db: Path, stages: Sequence["Stage"]) -> None:
     """Run stages into the database, with the environment on record."""
-    import torch
-
-    from bench import environment
     from bench.execute import Run
     from bench.progress import TerminalReporter
     from evaluators.judges import Judges
 
     with opened(db) as store:
         device = engines.device()
-        details = environment.describe(device_name(device), torch.get_num_threads())
-        environment_id = store.environment(details, environment.digest(details))
+        environment_id = this_environment(store, device)
         one_run = Run(work, store, environment_id, TerminalReporter())
-        run_id = store.start_run(one_run.suite_id, work.engine, environment_id, " ".join(["lerpbench", *sys.argv[1:]]))
+        run_id = store.start_run(one_run.suite_id, work.engine, environment_id, this_command())
 
         def open_engine() -> Any:
             return engines.engine_class(work.engine)(work.checkpoints, work.suite.dtype, device)
@@ -178,6 +207,70 @@ def execute(work: "Work", db: Path, stages: Sequence["Stage"]) -> None:
         one_run.execute(open_engine, Judges(device), stages)
         store.finish_run(run_id)
         out.print(f"results: {db}")
+
+
+def time_overhead(work: "Work", suite: Suite, db: Path, spec: "OverheadSpec", *, again: bool) -> None:
+    """Time the suite's methods into the database; without `again`, only where it was not done yet."""
+    from bench.overhead import is_timed, time_suite
+    from bench.progress import TerminalReporter
+
+    with opened(db) as store:
+        suite_id, device = store.suite(suite), engines.device()
+        if not again and is_timed(store, suite_id, work.engine):
+            return
+        environment_id = this_environment(store, device)
+        run_id = store.start_run(suite_id, work.engine, environment_id, this_command())
+
+        def open_engine() -> Any:
+            return engines.engine_class(work.engine)(work.checkpoints, work.suite.dtype, device)
+
+        records = time_suite(
+            suite, spec, work.points, method_table.registry(), work.prompts, work.checkpoints, open_engine, device,
+            TerminalReporter().task,
+        )  # fmt: skip
+        store.add_overhead(suite_id, work.engine, records, environment_id, replace=True)
+        store.finish_run(run_id)
+    show_overhead(records, f"suite {suite.name} on {work.engine}")
+    out.print(f"results: {db}")
+
+
+def import_overhead(suite: Suite, db: Path, path: Path) -> None:
+    """Put what pytest-benchmark timed into the suite's ledger."""
+    from bench import environment
+    from bench.overhead_import import read_benchmarks
+
+    found, facts = read_benchmarks(path)
+    with opened(db) as store:
+        suite_id = store.suite(suite)
+        environment_id = store.environment(facts, environment.digest(facts))
+        for engine, records in found.items():
+            store.add_overhead(suite_id, engine, records, environment_id, replace=False)
+    count = sum(map(len, found.values()))
+    out.print(f"{count} lines from {path} are in the ledger of suite {suite.name}: {db}")
+
+
+def show_overhead(records: "Sequence[OverheadRecord]", title: str) -> None:
+    from bench.overhead_report import cost_table, remarks
+
+    cells = sorted({(r.new_tokens, r.batch_size) for r in records if r.batch_size})
+    for new_tokens, batch_size in cells:
+        out.print(cost_table(records, batch_size, new_tokens, f"{title}, batch {batch_size}, {new_tokens} new tokens"))
+    for line in remarks(records):
+        out.print(line, highlight=False)
+
+
+def this_environment(store: Store, device: str) -> int:
+    """The id of what this process runs with."""
+    import torch
+
+    from bench import environment
+
+    details = environment.describe(device_name(device), torch.get_num_threads())
+    return store.environment(details, environment.digest(details))
+
+
+def this_command() -> str:
+    return " ".join(["lerpbench", *sys.argv[1:]])
 
 
 def device_name(device: str) -> str:

@@ -63,10 +63,17 @@ class PlannedPoint:
     point: Point
     mixture: str
     generation: str
+    checkpoints: str
+    first: bool  # of its suite: a verdict on the checkpoints stands there, and at no other point
 
     def subject(self, evaluator: Evaluator) -> str:
-        """The key of what an evaluator looks at: the completions, or the mixture itself."""
-        return self.generation if isinstance(evaluator, TextEvaluator) else self.mixture
+        """The key of what an evaluator looks at: the completions, the mixture, or all checkpoints."""
+        if isinstance(evaluator, TextEvaluator):
+            return self.generation
+        return self.checkpoints if isinstance(evaluator, CheckpointEvaluator) else self.mixture
+
+    def judged_by(self, evaluator: Evaluator) -> bool:
+        return self.first or not isinstance(evaluator, CheckpointEvaluator)
 
 
 @dataclass(frozen=True)
@@ -84,12 +91,13 @@ class Work:
 
     @cached_property
     def planned(self) -> list[PlannedPoint]:
-        return [self._planned(point) for point in self.points]
+        return [self._planned(point, first=point is self.points[0]) for point in self.points]
 
-    def _planned(self, point: Point) -> PlannedPoint:
+    def _planned(self, point: Point, first: bool) -> PlannedPoint:
         found = digests(self.checkpoints)
         mixture = plan.mixture_key(self.engine, self.engine_version, self.suite.dtype, point.recipe, found)
-        return PlannedPoint(point, mixture, plan.generation_key(mixture, self.prompts, self.suite.sampling))
+        generation = plan.generation_key(mixture, self.prompts, self.suite.sampling)
+        return PlannedPoint(point, mixture, generation, plan.key_of("checkpoints", found), first)
 
     @property
     def completions_per_point(self) -> int:
@@ -183,7 +191,12 @@ class Status:
 
 def status(work: Work, store: Store | None) -> Status:
     generations = {planned.generation for planned in work.planned}
-    evaluations = {item.key(p.subject(item.evaluator)) for p in work.planned for item in work.evaluators}
+    evaluations = {
+        item.key(p.subject(item.evaluator))
+        for p in work.planned
+        for item in work.evaluators
+        if p.judged_by(item.evaluator)
+    }
     stored_generations = sum(store is not None and store.generation_id(key) is not None for key in generations)
     stored_evaluations = sum(store is not None and store.evaluation_id(key) is not None for key in evaluations)
     return Status(
@@ -239,7 +252,8 @@ class Run:
         """Let every point stand for the work that is stored for it."""
         for position, (point_id, _) in (self._placed if placed is None else placed).items():
             planned = self.work.planned[position]
-            keys = [item.key(planned.subject(item.evaluator)) for item in self.work.evaluators]
+            judging = [item for item in self.work.evaluators if planned.judged_by(item.evaluator)]
+            keys = [item.key(planned.subject(item.evaluator)) for item in judging]
             found = [self.store.evaluation_id(key) for key in keys]
             self.store.link(point_id, self.store.generation_id(planned.generation), [i for i in found if i is not None])
 
@@ -324,26 +338,22 @@ class Run:
             for generation, (position, generation_id) in todo.items():
                 samples = Samples(*self.store.generated(generation_id))
                 started = time.perf_counter()
-                judgement = evaluator.judge(samples, judges)
+                judgement = evaluator.judge(samples, judges, advance)
                 duration = time.perf_counter() - started
                 mixture_id = self._placed[position][1]
                 self._save(item, generation, mixture_id, generation_id, judgement, samples.prompts, duration)
-                advance(len(samples))
 
     def _compare(self, item: NamedEvaluator, evaluator: CheckpointEvaluator) -> None:
-        """A comparison of checkpoints is the same at every point: made once, stored under each mixture it stands by."""
-        missing = [
-            (planned.mixture, self._placed[position][1])
-            for position, planned in enumerate(self.work.planned)
-            if self.store.evaluation_id(item.key(planned.mixture)) is None
-        ]
-        if not missing:
+        """Compare the checkpoints once; the verdict stands at the suite's first point."""
+        subject = self.work.planned[0].checkpoints
+        if self.store.evaluation_id(item.key(subject)) is not None:
             return
         started = time.perf_counter()
-        judgement = evaluator.compare(self.work.checkpoints)
-        duration = time.perf_counter() - started
-        for mixture, mixture_id in dict(missing).items():
-            self._save(item, mixture, mixture_id, None, judgement, (), duration)
+        with self.reporter.task(f"Comparing checkpoints: {item.name}", 1) as advance:
+            judgement = evaluator.compare(self.work.checkpoints)
+            advance(1)
+        _, mixture_id = self._placed[0]
+        self._save(item, subject, mixture_id, None, judgement, (), time.perf_counter() - started)
 
     def _save(
         self,
@@ -360,7 +370,7 @@ class Run:
         self.store.add_evaluation(
             item.key(subject), item.name, item.evaluator.version, item.options, mixture_id, generation_id, duration_s,
             self.environment_id,
-            metrics=item.evaluator.metrics(),
+            metrics=[*item.evaluator.metrics(), *judgement.metrics],
             scores=judgement.scores,
             statistics=[s for s in judgement.summaries if isinstance(s, RatioStatistic)],
             items=items,

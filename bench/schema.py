@@ -6,7 +6,7 @@ suite -> plan -> execute -> store -> leaderboard; each arrow carries values of t
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -154,8 +154,41 @@ class EvaluatorSpec(Value):
     options: dict[str, Any] = {}
 
 
+class OverheadSpec(Value):
+    """How a suite's methods are timed; docs/OVERHEAD.md says why so.
+
+    Rounds go on until every method's ratio to the base is known to +-`precision` of itself, or the budget is spent.
+    """
+
+    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 8, 32), min_length=1)
+    new_tokens: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(32,), min_length=1)
+    rounds: int = Field(default=10, ge=3)
+    precision: float = Field(default=0.02, gt=0)
+    budget_s: float = Field(default=120, gt=0)
+
+
+class OverheadRecord(Value):
+    """One line of the overhead ledger; times in seconds, memory in bytes.  A missing value has its reason in details.
+
+    `batch_size` and `new_tokens` are 0 for what depends on neither; `n_rounds` is 0 for what is computed, not timed.
+    """
+
+    method: str
+    batch_size: int
+    new_tokens: int
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n_rounds: int
+    ratio_to_base: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    details: dict[str, Any] = {}
+
+
 class Suite(Value):
-    """What to benchmark: checkpoints, prompts, sampling, methods, evaluators."""
+    """What to benchmark: checkpoints, prompts, sampling, methods, evaluators; and, if asked for, what they cost."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     title: str = ""
@@ -166,3 +199,4 @@ class Suite(Value):
     methods: tuple[MethodSpec, ...]
     evaluators: tuple[EvaluatorSpec, ...] = ()
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    overhead: OverheadSpec | None = None

@@ -27,6 +27,13 @@ class ServedModel(Protocol):
         """`sampling.samples` completions of each prompt, ordered by prompt, then sample."""
         ...
 
+    def decode(self, prompts: Sequence[Prompt], sampling: Sampling) -> int:
+        """Draw exactly `sampling.max_new_tokens` tokens for every row, past any end-of-text token, and keep none.
+
+        All rows are one batch.  Returns the number of tokens drawn when the device has finished: what is timed.
+        """
+        ...
+
     def token_logprobs(self, texts: Sequence[str], advance: Advance = silent) -> list[NDArray[np.float32]]:
         """log P(token | tokens before) of every token of every text; the first follows the end-of-text token.
 
@@ -40,6 +47,10 @@ class ServedModel(Protocol):
 
     def token_ids(self, text: str) -> list[int]:
         """The text's tokens, without special ones."""
+        ...
+
+    def context_length(self) -> int:
+        """Most tokens of a text, the end-of-text token before it included."""
         ...
 
 

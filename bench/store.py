@@ -15,7 +15,18 @@ from typing import Any
 
 from sqlite_utils import Database, Migrations
 
-from bench.schema import Completion, Estimate, Metric, Point, Prompt, Recipe, Suite, UserError, canonical_json
+from bench.schema import (
+    Completion,
+    Estimate,
+    Metric,
+    OverheadRecord,
+    Point,
+    Prompt,
+    Recipe,
+    Suite,
+    UserError,
+    canonical_json,
+)
 from bench.stats import RatioStatistic, ScoreColumn
 
 APPLICATION_ID = 0x6C657270  # "lerp" in SQLite's header: tells our files from others
@@ -318,7 +329,41 @@ class Store:
             )  # fmt: skip
         return evaluation_id
 
+    def add_overhead(
+        self, suite_id: int, engine: str, records: Sequence[OverheadRecord], environment_id: int, *, replace: bool
+    ) -> None:
+        """Store ledger lines in one transaction.  With `replace`, nothing older stays at their batch sizes and lengths,
+        so that all lines of a cell come from the same rounds."""
+        with self.db.atomic():
+            if replace:
+                self.db.conn.executemany(
+                    "DELETE FROM overhead_records WHERE suite_id = ? AND engine = ? AND batch_size = ? "
+                    "AND new_tokens = ?",
+                    sorted({(suite_id, engine, r.batch_size, r.new_tokens) for r in records}),
+                )
+            self.db.conn.executemany(
+                "INSERT OR REPLACE INTO overhead_records (suite_id, engine, method, batch_size, new_tokens, metric, "
+                "value, low, high, n_rounds, ratio_to_base, ratio_low, ratio_high, details, environment_id, "
+                "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (suite_id, engine, r.method, r.batch_size, r.new_tokens, r.metric, r.value, r.low, r.high,
+                     r.n_rounds, r.ratio_to_base, r.ratio_low, r.ratio_high, canonical_json(r.details),
+                     environment_id, now())
+                    for r in records
+                ),
+            )  # fmt: skip
+
     # ------------------------------------------------------------------------------------------ reading
+
+    def overhead_records(self, suite_id: int, engine: str) -> list[OverheadRecord]:
+        """The stored ledger of a suite on an engine, in the order it was written."""
+        columns = list(OverheadRecord.model_fields)
+        rows = self.db.execute(
+            f"SELECT {', '.join(columns)} FROM overhead_records WHERE suite_id = ? AND engine = ? ORDER BY id",
+            [suite_id, engine],
+        )
+        found = (dict(zip(columns, row, strict=True)) for row in rows)
+        return [OverheadRecord(**{**row, "details": json.loads(row["details"])}) for row in found]
 
     def generation_id(self, key: str) -> int | None:
         return self._find("SELECT id FROM generations WHERE key = ?", [key])

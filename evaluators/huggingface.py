@@ -83,6 +83,7 @@ class HuggingFace(TextEvaluator):
         inputs = {self.text_input: [texts[row] for row in rows]}
         if self.prompt_input is not None:
             inputs[self.prompt_input] = [samples.prompts[samples.completions[row].prompt].text for row in rows]
+        self._require_inputs(inputs)
         try:
             output: Mapping[str, Any] = self._loaded.compute(**inputs, **self.arguments)
         except Exception as error:  # someone else's code; its name belongs in the message
@@ -92,6 +93,15 @@ class HuggingFace(TextEvaluator):
             has = ", ".join(output)
             raise UserError(f"evaluate module {self.module}: keys: its output has {has}, and no {missing[0]}")
         return output
+
+    def _require_inputs(self, given: Mapping[str, Any]) -> None:
+        features = self._loaded.features
+        accepted = [list(option) for option in (features if isinstance(features, list) else [features])]
+        if sorted(given) not in [sorted(names) for names in accepted]:
+            takes, gives = " or ".join(" and ".join(names) for names in accepted), " and ".join(given)
+            raise UserError(
+                f"evaluate module {self.module}: it takes {takes}, but text_input and prompt_input give {gives}"
+            )
 
     def _estimates(self, output: Mapping[str, Any], keys: Sequence[str], prompts: str | None, n: int) -> list[Estimate]:
         return [

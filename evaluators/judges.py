@@ -37,7 +37,9 @@ class Judges:
         """A sequence classifier.  Raises UserError where the source cannot be had."""
         from transformers import AutoModelForSequenceClassification
 
-        return self._get("classifier", source, AutoModelForSequenceClassification)
+        judge = self._get("classifier", source, AutoModelForSequenceClassification)
+        judge.model.config.use_cache = False  # a causal classifier would keep keys and values that nobody reads
+        return judge
 
     def _get(self, kind: str, source: str, loader: Any) -> Judge:
         if (kind, source) not in self._loaded:
@@ -56,7 +58,7 @@ def require_linear_head(judge: Judge) -> None:
     import torch
 
     model = judge.model
-    ids = torch.arange(4, device=model.device)[None] % model.config.vocab_size
+    ids = torch.arange(1, 5, device=model.device)[None] % model.config.vocab_size
     with torch.inference_mode():
         mapped = model.get_output_embeddings()(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
         same = torch.allclose(mapped, model(input_ids=ids, use_cache=False).logits, rtol=1e-3, atol=1e-3)

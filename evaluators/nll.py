@@ -48,8 +48,8 @@ class SentenceNLL(ProbeEvaluator):
 
     def _nlls(self, model: ServedModel, advance: Advance) -> list[NDArray[np.float64] | None]:
         """Each sentence's token NLLs (T,), None for one that is longer than the context or gives no finite number."""
-        limit = context_of(model)
-        fit = [i for i, s in enumerate(self.sentences) if limit is None or len(model.token_ids(s.text)) <= limit]
+        limit = model.context_length()
+        fit = [i for i, s in enumerate(self.sentences) if len(model.token_ids(s.text)) <= limit]
         advance(len(self.sentences) - len(fit))
         logprobs = model.token_logprobs([self.sentences[i].text for i in fit], advance)
         nlls: list[NDArray[np.float64] | None] = [None] * len(self.sentences)
@@ -69,9 +69,3 @@ class SentenceNLL(ProbeEvaluator):
             weights=np.array([0.0 if nll is None else float(len(nll)) for nll in sums]),
             scored=np.array([nll is not None for nll in sums]),
         )
-
-
-def context_of(model: ServedModel) -> int | None:
-    """The served model's context in tokens, where it says so."""
-    length = getattr(model, "context_length", None)
-    return int(length() if callable(length) else length) if length is not None else None

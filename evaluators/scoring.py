@@ -51,9 +51,10 @@ def context_length(judge: Judge) -> int:
     return int(min(positions, judge.tokenizer.model_max_length))
 
 
-def run_in_batches(lengths: Sequence[int], budget: int, run: Callable[[list[int]], None]) -> None:
+def run_in_batches(lengths: Sequence[int], budget: int, run: Callable[[list[int]], None], alike: bool = False) -> None:
     """Call `run` with row indices, longest first, so that rows x longest <= budget (always at least one row).
 
+    With `alike` a batch ends where its rows become shorter, if it is at least half full: nothing is padded then.
     When the device runs out of memory the budget is halved for all that follows; a single row that does not fit raises.
     """
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
@@ -61,6 +62,8 @@ def run_in_batches(lengths: Sequence[int], budget: int, run: Callable[[list[int]
     while done < len(order):
         longest = max(lengths[order[done]], 1)
         rows = order[done : done + max(budget // longest, 1)]
+        if alike and 2 * longest * (same := sum(lengths[row] == lengths[rows[0]] for row in rows)) >= budget:
+            rows = rows[:same]
         try:
             run(rows)
         except torch.OutOfMemoryError:
@@ -257,7 +260,7 @@ def classify(
         advance(int(sum(counts[row] for row in rows)))
 
     with torch.inference_mode():
-        run_in_batches([len(sequences[row]) for row in fit], TOKENS_PER_BATCH[device.type], run)
+        run_in_batches([len(sequences[row]) for row in fit], TOKENS_PER_BATCH[device.type], run, alike=True)
     given = {i: reasons[row] for i, row in enumerate(index.tolist()) if row in reasons}
     return probabilities[index], given
 

@@ -94,14 +94,14 @@ def compare_places(board: Board, a: int, b: int, prompts: str = ALL) -> Comparis
 
 
 def _difference(metric: str, sums: PerPrompt, a: int, b: int, prompts: str) -> Difference | None:
-    values, drawn = draws(sums, prompts)
-    if not np.isfinite(values[[a, b]]).all():
+    values, drawn = draws(sums, prompts, [a, b])
+    if not np.isfinite(values).all():
         return None
-    resampled = drawn[:, a] - drawn[:, b]
+    resampled = drawn[:, 0] - drawn[:, 1]
     low, high = finite_interval(resampled)
     n = int(sums.rows(prompts).sum())
-    found = Derived(float(values[a] - values[b]), low, high, n)
-    return Difference(metric, float(values[a]), float(values[b]), found, p_value(resampled), 1.0)
+    found = Derived(float(values[0] - values[1]), low, high, n)
+    return Difference(metric, float(values[0]), float(values[1]), found, p_value(resampled), 1.0)
 
 
 def p_value(resampled: Floats) -> float:

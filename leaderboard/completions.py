@@ -44,17 +44,26 @@ def select(stores: Sequence[Store], board: Board, budget: int = BUDGET_BYTES) ->
     generations = distinct_generations(board)
     if not generations:
         return Selection((), 0, 0, 0)
-    prompts: dict[int, tuple[int, str, int, str]] = {}
-    for place in generations:
-        for row in _prompts(stores[place.store], place):
-            prompts.setdefault((place.store << 40) + row[0], row)
-    unique = {(row[1], row[2], row[3]): row for row in prompts.values()}
-    listed = list(unique.values())
+    listed = _listed(stores, generations)
     each = _bytes_per_completion(stores[generations[0].store], generations[0])
     per_place = max(1, int(budget / each / len(generations)))
     samples = max(1, min(board.samples, per_place // max(1, len(listed))))
     kept = listed if len(listed) <= per_place else _spread(listed, per_place)
     return Selection(tuple(kept), samples, len(listed), board.samples)
+
+
+def _listed(stores: Sequence[Store], generations: Sequence[Place]) -> list[tuple[int, str, int, str]]:
+    """The prompts of all generations; those with equally many prompts have the same ones (one suite made them)."""
+    unique: dict[tuple[str, int, str], tuple[int, str, int, str]] = {}
+    seen: set[int] = set()
+    for place in generations:
+        store = stores[place.store]
+        (n,) = store.db.execute("SELECT n_prompts FROM generations WHERE id = ?", [place.generation_id]).fetchone()
+        if n not in seen:
+            seen.add(n)
+            for row in _prompts(store, place):
+                unique.setdefault((row[1], row[2], row[3]), row)
+    return list(unique.values())
 
 
 def _spread(prompts: list[tuple[int, str, int, str]], n: int) -> list[tuple[int, str, int, str]]:
@@ -87,8 +96,7 @@ def _bytes_per_completion(store: Store, place: Place) -> float:
 
 def index(board: Board, series: Sequence[Series], selection: Selection) -> dict[str, Any]:
     """What the completions page knows before it loads a text: prompts, and where each place's texts are."""
-    owner = {i: s for s in series for i in s.places}
-    owners = {_key(place): owner[i].slug for i, place in reversed(list(enumerate(board.places)))}
+    owners = {_key(board.places[i]): s.slug for s in reversed(series) for i in s.places}
     return {
         "prompts": [[prompts, row, text] for _, prompts, row, text in selection.prompts],
         "samples": selection.samples,
@@ -126,25 +134,26 @@ def _texts(store: Store, place: Place, selection: Selection) -> Mapping[str, lis
     at = {(p[1], p[2], p[3]): i for i, p in enumerate(selection.prompts)}
     size = len(at) * selection.samples
     columns: dict[str, list[Any]] = {"t": [None] * size, "n": [None] * size, "f": [None] * size, "s": [None] * size}
-    scores = _scores(store, place)
-    for id_, prompts, row, prompt, sample, text, n_tokens, finish in store.db.execute(
-        "SELECT completion_texts.id, set_name, row, inputs.text, sample, completion_texts.text, n_tokens, "
-        "finish_reason FROM completion_texts JOIN inputs ON inputs.id = input_id "
-        "WHERE generation_id = ? AND sample < ?",
-        [place.generation_id, selection.samples],
-    ):
+    for prompts, row, prompt, sample, text, n_tokens, finish, score in _rows(store, place, selection):
         where = at.get((prompts, row, prompt))
         if where is not None:
             k = where * selection.samples + sample
             columns["t"][k], columns["n"][k], columns["f"][k] = text, n_tokens, 1 if finish == "stop" else 0
-            columns["s"][k] = scores.get(id_)
+            columns["s"][k] = None if score is None else round(100 * score)
     return {name: column for name, column in columns.items() if any(x is not None for x in column)}
 
 
-def _scores(store: Store, place: Place) -> dict[int, int]:
-    found = store.db.execute(
-        "SELECT completion_id, value FROM scores JOIN point_evaluations USING (evaluation_id) "
-        "WHERE point_id = ? AND metric_id = (SELECT id FROM metrics WHERE name = ?) AND value IS NOT NULL",
+def _rows(store: Store, place: Place, selection: Selection) -> Iterator[tuple[Any, ...]]:
+    """The selected completions with their scores."""
+    judged = store.db.execute(
+        "SELECT evaluation_id, metrics.id FROM point_evaluations JOIN estimates USING (evaluation_id) "
+        "JOIN metrics ON metrics.id = metric_id WHERE point_id = ? AND metrics.name = ? LIMIT 1",
         [place.id, CONTROL],
+    ).fetchone()
+    return store.db.execute(
+        "SELECT set_name, row, inputs.text, sample, completion_texts.text, n_tokens, finish_reason, scores.value "
+        "FROM completion_texts JOIN inputs ON inputs.id = input_id "
+        "LEFT JOIN scores ON scores.evaluation_id = ? AND metric_id = ? AND completion_id = completion_texts.id "
+        "WHERE generation_id = ? AND sample < ?",
+        [*(judged or (None, None)), place.generation_id, selection.samples],
     )
-    return {id_: round(100 * value) for id_, value in found}

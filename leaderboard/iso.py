@@ -12,9 +12,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.stats import Floats, bootstrap_weights
+from bench.stats import Floats
 from leaderboard.query import ALL, Board, PerPrompt, plain
-from leaderboard.rank import CONTROL, COST, Derived, Series, finite_interval
+from leaderboard.rank import CONTROL, COST, Derived, Series, finite_interval, resampling_weights
 
 TARGETS = (0.6, 0.7, 0.8, 0.9)
 REPORTED = (CONTROL, COST, "acceptability", "distinct_2_dexperts")
@@ -112,7 +112,7 @@ def choose(board: Board, series: Series, prompts: str, target: float, *, up: boo
         found = _crossings(board, series, places, strength, target)
     else:
         met = [i for i in places if (strength[i] >= target if up else strength[i] <= target)]
-        found = [Setting(i, i, 0.0, board.places[i].label, board.places[i].models_per_token) for i in met]
+        found = [Setting(i, i, 0.0, inside(board, i), board.places[i].models_per_token) for i in met]
     return min(found, key=lambda s: (1 - s.share) * price[s.left] + s.share * price[s.right], default=None)
 
 
@@ -122,6 +122,11 @@ def _prices(board: Board, choosing: NDArray[np.bool_]) -> Floats:
     if sums is None or len(sums.sets) != len(choosing):
         return np.zeros(len(board.places))
     return np.asarray(np.nan_to_num(np.log(sums.values(choosing[None, :].astype(np.float64))[0]), nan=np.inf))
+
+
+def inside(board: Board, place: int) -> str:
+    """A place's parameters alone."""
+    return board.places[place].label.removeprefix(board.places[place].method).strip("()") or "as it is"
 
 
 def _crossings(board: Board, series: Series, places: Sequence[int], strength: Floats, target: float) -> list[Setting]:
@@ -138,20 +143,19 @@ def _crossings(board: Board, series: Series, places: Sequence[int], strength: Fl
     return found
 
 
-def _at(sums: PerPrompt, setting: Setting, weights: Floats) -> Floats:
-    """(draws,) a metric at a setting: linear between neighbours, in the logarithm for an exponential."""
-    values = sums.values(weights)[:, [setting.left, setting.right]]
-    if sums.transform == "exp":
-        return np.asarray(np.exp(np.log(values) @ np.array([1 - setting.share, setting.share])))
-    return np.asarray(values @ np.array([1 - setting.share, setting.share]))
+def measure(sums: PerPrompt, setting: Setting, prompts: str) -> tuple[float, Floats, int]:
+    """A metric at a setting on the reporting half: its value, its bootstrap (draws,), and the number of prompts.
 
-
-def reporting_weights(sums: PerPrompt, prompts: str) -> tuple[Floats, Floats]:
-    """(1, prompts) weights of the reporting half, and (draws, prompts) of its bootstrap."""
+    Linear between neighbours, in the logarithm for an exponential.
+    """
     _, reporting = halves(sums, prompts)
-    drawn = np.zeros((len(bootstrap_weights(1)), len(reporting)))
-    drawn[:, reporting] = bootstrap_weights(int(reporting.sum()))
-    return reporting[None, :].astype(np.float64), drawn
+    part = sums.part([setting.left, setting.right], reporting)
+    n, shares = len(part.sets), np.array([1 - setting.share, setting.share])
+
+    def between(values: Floats) -> Floats:
+        return np.asarray(np.exp(np.log(values) @ shares) if sums.transform == "exp" else values @ shares)
+
+    return float(between(part.values(np.ones((1, n))))[0]), between(part.values(resampling_weights(n))), n
 
 
 def _report(board: Board, setting: Setting, prompts: str) -> list[tuple[str, Derived]]:
@@ -160,10 +164,8 @@ def _report(board: Board, setting: Setting, prompts: str) -> list[tuple[str, Der
         sums = board.per_prompt.get(metric)
         if sums is None:
             continue
-        once, drawn = reporting_weights(sums, prompts)
-        value = float(_at(sums, setting, once)[0])
-        low, high = finite_interval(_at(sums, setting, drawn))
-        n = int(once.sum())
+        value, drawn, n = measure(sums, setting, prompts)
+        low, high = finite_interval(drawn)
         found.append((metric, Derived(value if np.isfinite(value) else None, low, high, n)))
     return found
 
@@ -173,13 +175,13 @@ def _with_differences(board: Board, rows: Sequence[Reached], prompts: str) -> li
     sums = board.per_prompt.get(COST)
     if sums is None or not rows or rows[0].setting is None:
         return list(rows)
-    once, drawn = reporting_weights(sums, prompts)
-    first, found = rows[0].setting, [rows[0]]
+    cheapest, cheapest_drawn, n = measure(sums, rows[0].setting, prompts)
+    found = [rows[0]]
     for row in rows[1:]:
         if row.setting is None:
             found.append(row)
             continue
-        ratio = float((_at(sums, row.setting, once) / _at(sums, first, once))[0])
-        low, high = finite_interval(_at(sums, row.setting, drawn) / _at(sums, first, drawn))
-        found.append(replace(row, over=Derived(ratio, low, high, int(once.sum()))))
+        price, drawn, _ = measure(sums, row.setting, prompts)
+        low, high = finite_interval(drawn / cheapest_drawn)
+        found.append(replace(row, over=Derived(price / cheapest, low, high, n)))
     return found

@@ -89,8 +89,8 @@ def claims(board: Board, series: Sequence[Series]) -> list[Claim]:
               "(neutral prompts).", "index.html?scale=d#curves-perplexity", _figure5(board, parts)),
         Claim("6", "DExperts against g2", "The curves are almost identical for alpha in [0, 1].",
               "index.html#curves-sentiment", _figure6(board, parts)),
-        Claim("7", "The plane: sentiment and perplexity", "Sentiment grows along the experts' difference; perplexity has a "
-              "plateau near alpha + beta = 0.", "index.html#maps", _figure7(board, parts)),
+        Claim("7", "The plane: sentiment and perplexity", "Sentiment grows along the experts' difference; perplexity "
+              "has a plateau near alpha + beta = 0.", "index.html#maps", _figure7(board, parts)),
         Claim("8", "The plane: test loss", "The loss on both test sets is lower near alpha + beta = 1.",
               "index.html#maps", _figure8(board, parts)),
         Claim("9", "Weight distance", "Fine-tuning moves the weights far less than another pre-training does.",
@@ -198,10 +198,10 @@ def _figure6(board: Board, parts: Cast) -> tuple[Finding, ...]:
 
 
 def _distance(board: Board, metric: str, pairs: Sequence[tuple[int, int]]) -> Derived:
-    values, drawn = draws(board.per_prompt[metric], ALL)
-    a, b = [i for i, _ in pairs], [j for _, j in pairs]
-    low, high = finite_interval(np.abs(drawn[:, a] - drawn[:, b]).max(axis=1))
-    return Derived(float(np.abs(values[a] - values[b]).max()), low, high, len(pairs))
+    a, a_drawn = draws(board.per_prompt[metric], ALL, [i for i, _ in pairs])
+    b, b_drawn = draws(board.per_prompt[metric], ALL, [j for _, j in pairs])
+    low, high = finite_interval(np.abs(a_drawn - b_drawn).max(axis=1))
+    return Derived(float(np.abs(a - b).max()), low, high, len(pairs))
 
 
 def _figure7(board: Board, parts: Cast) -> tuple[Finding, ...]:

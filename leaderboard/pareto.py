@@ -52,8 +52,8 @@ def areas(board: Board, series: Sequence[Series], prompts: str = ALL) -> list[Ar
     strength, price = board.per_prompt.get(CONTROL), board.per_prompt.get(COST)
     if strength is None or price is None or board.base is None or len(strength.sets) != len(price.sets):
         return []
-    s, s_drawn = draws(strength, prompts)
-    p, p_drawn = draws(price, prompts)
+    s, s_drawn = draws(strength, prompts, range(len(board.places)))
+    p, p_drawn = draws(price, prompts, range(len(board.places)))
     base = board.base
     ups, downs = pareto_places(board, prompts, up=True), pareto_places(board, prompts, up=False)
     found = []

@@ -99,6 +99,11 @@ class PerPrompt:
         ratio = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
         return np.asarray(transformed(ratio, self.transform))
 
+    def part(self, places: Sequence[int], prompts: NDArray[np.bool_]) -> "PerPrompt":
+        """These places over these prompts alone."""
+        wanted = np.ix_(np.asarray(places, dtype=np.int64), np.flatnonzero(prompts))
+        return PerPrompt(self.sets[prompts], self.numerators[wanted], self.denominators[wanted], self.transform)
+
     def rows(self, prompts: str) -> NDArray[np.bool_]:
         return np.ones(len(self.sets), bool) if prompts == ALL else np.asarray(self.sets == prompts)
 

@@ -171,16 +171,16 @@ def _overhead(board: Board, method: str) -> Derived:
 # ---------------------------------------------------------------------------------------------- derived numbers
 
 
-@lru_cache(maxsize=32)
-def _weights(n: int) -> Floats:
+@lru_cache(maxsize=8)
+def resampling_weights(n: int) -> Floats:
     return bootstrap_weights(n)
 
 
-def draws(sums: PerPrompt, prompts: str) -> tuple[Floats, Floats]:
-    """The metric at every place: as measured (places,), and resampled by prompt (draws, places)."""
-    rows = np.flatnonzero(sums.rows(prompts))
-    part = PerPrompt(sums.sets[rows], sums.numerators[:, rows], sums.denominators[:, rows], sums.transform)
-    return part.values(np.ones((1, len(rows))))[0], part.values(_weights(len(rows)))
+def draws(sums: PerPrompt, prompts: str, places: Sequence[int]) -> tuple[Floats, Floats]:
+    """The metric at these places: as measured (places,), and resampled by prompt (draws, places)."""
+    part = sums.part(places, sums.rows(prompts))
+    n = len(part.sets)
+    return part.values(np.ones((1, n)))[0], part.values(resampling_weights(n))
 
 
 def monotonicity(board: Board, series: Series, prompts: str = ALL, metric: str = CONTROL) -> Derived:
@@ -195,8 +195,8 @@ def monotonicity(board: Board, series: Series, prompts: str = ALL, metric: str =
     value = float(spearman(values, x)[0])
     low, high = None, None
     if metric in board.per_prompt:
-        _, resampled = draws(board.per_prompt[metric], prompts)
-        low, high = finite_interval(spearman(resampled[:, places], x))
+        _, resampled = draws(board.per_prompt[metric], prompts, places)
+        low, high = finite_interval(spearman(resampled, x))
     return Derived(_clean(value), low, high, len(places), None if np.isfinite(value) else "constant")
 
 
@@ -234,7 +234,7 @@ def barrier(board: Board, series: Series, prompts: str = ALL, metric: str = COST
     value = float(_rise(np.array([values], dtype=np.float64), t)[0])
     low, high = None, None
     if metric in board.per_prompt:
-        low, high = finite_interval(_rise(draws(board.per_prompt[metric], prompts)[1][:, path], t))
+        low, high = finite_interval(_rise(draws(board.per_prompt[metric], prompts, path)[1], t))
     return Derived(_clean(value), low, high, len(path) - 2)
 
 

@@ -1,6 +1,6 @@
 """Splice a table of results into a Markdown file between its markers, with the command and the machine that made it.
 
-    python -m leaderboard.readme results.db README.md
+python -m leaderboard.readme results.db README.md
 """
 
 import sys

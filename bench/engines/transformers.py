@@ -24,6 +24,7 @@ from bench.schema import Completion, Prompt, Recipe, Sampling, UserError
 from bench.serving import Advance, silent
 
 ALIGNMENT = 16  # floats: every parameter starts on a cache line
+NEVER = -1  # an end-of-text token that no row draws
 
 
 class TransformersEngine:
@@ -40,7 +41,7 @@ class TransformersEngine:
         self._flat: dict[str, Tensor] = {}  # float32 parameters of each checkpoint, on the device
         self._members: dict[str, Any] = {}  # models for logit space, by checkpoint
         self._mixed: tuple[Any, Tensor] | None = None  # the model whose weights are mixed in place, and its buffer
-        self._survived: float | None = None
+        self._coefficients: Mapping[str, float] = {}  # of the last weights mixture
         first = next(iter(self.checkpoints.values()))
         self.config = AutoConfig.from_pretrained(first.path)
         self.tokenizer = AutoTokenizer.from_pretrained(first.path)
@@ -53,7 +54,9 @@ class TransformersEngine:
         return TransformersModel(self, members, recipe.filter_p, filtering)
 
     def survived_update(self) -> float | None:
-        return self._survived
+        if self._mixed is None or "base" not in self.checkpoints:
+            return None
+        return self._share_that_survived(self._mixture(self._coefficients), self._mixed[1])
 
     def context_length(self) -> int:
         return int(getattr(self.config, "max_position_embeddings", None) or 2**20)
@@ -84,22 +87,25 @@ class TransformersEngine:
 
     def _mix(self, coefficients: Mapping[str, float]) -> Any:
         """Write sum_i c_i theta_i into the served model, in place.  Returns the model."""
+        mixed = self._mixture(coefficients)
+        if self._mixed is None:
+            model = self._load(next(iter(coefficients))).to(self.dtype)
+            self._mixed = model, view_parameters_of_one_buffer(model)
+        model, served = self._mixed
+        served.copy_(mixed)
+        self._coefficients = coefficients
+        return model
+
+    def _mixture(self, coefficients: Mapping[str, float]) -> Tensor:
+        """sum_i c_i theta_i, (N,) float32."""
         (name, value), *rest = coefficients.items()
         mixed = self._parameters(name) * value
         for other, coefficient in rest:
             mixed.add_(self._parameters(other), alpha=coefficient)
-        if self._mixed is None:
-            model = self._load(name).to(self.dtype)
-            self._mixed = model, view_parameters_of_one_buffer(model)
-        model, served = self._mixed
-        served.copy_(mixed)
-        self._survived = self._share_that_survived(mixed, served)
-        return model
+        return mixed
 
     def _share_that_survived(self, mixed: Tensor, served: Tensor) -> float | None:
         """<served - rounded base, mixed - base> / |mixed - base|^2: 1 where rounding lost nothing of the update."""
-        if "base" not in self.checkpoints:
-            return None
         base = self._parameters("base")
         update = mixed - base
         norm = update.square().sum(dtype=torch.float64)
@@ -218,6 +224,9 @@ class TransformersModel:
     def token_ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
+    def context_length(self) -> int:
+        return self.engine.context_length()
+
     # ------------------------------------------------------------------------------------------ generation
 
     @torch.inference_mode()
@@ -242,8 +251,20 @@ class TransformersModel:
             for (i, s, tokens, stopped), text in zip(flat, texts, strict=True)
         ]
 
-    def _decode(self, prompts: list[list[int]], keys: Tensor, sampling: Sampling) -> list[tuple[list[int], bool]]:
-        """Tokens of each completion without the end token, and whether it ended by itself; prompt by prompt."""
+    @torch.inference_mode()
+    def decode(self, prompts: Sequence[Prompt], sampling: Sampling) -> int:
+        ids = [self.token_ids(prompt.text) for prompt in prompts]
+        rows = self._decode(ids, row_keys(prompts, sampling.samples, sampling.seed), sampling, end=NEVER)
+        return sum(len(tokens) for tokens, _ in rows)
+
+    def _decode(
+        self, prompts: list[list[int]], keys: Tensor, sampling: Sampling, end: int | None = None
+    ) -> list[tuple[list[int], bool]]:
+        """Tokens of each completion without the end token, and whether it ended by itself; prompt by prompt.
+
+        `end` replaces the end-of-text token; NEVER does the same work and never stops.
+        """
+        end = self.end if end is None else end
         device = self.engine.device
         longest = max(map(len, prompts))
         state = _Decoding(self.members, longest + sampling.max_new_tokens)
@@ -252,12 +273,12 @@ class TransformersModel:
         state.select(repeats)
         hidden = [h[repeats] for h in hidden]
         keys = keys.to(device)
-        drawn = torch.full((len(repeats), sampling.max_new_tokens), self.end, device=device)
+        drawn = torch.full((len(repeats), sampling.max_new_tokens), end, device=device)
         live = torch.arange(len(repeats), device=device)  # rows that still grow
         for step in range(sampling.max_new_tokens):
             tokens = self._sample(hidden, sampling, keys[live], step)
             drawn[live, step] = tokens
-            going = tokens != self.end
+            going = tokens != end
             if step + 1 == sampling.max_new_tokens:
                 break
             if int(going.sum()) < 0.8 * len(live):  # drop finished rows once a fifth is idle
@@ -267,7 +288,7 @@ class TransformersModel:
                 if not len(live):
                     break
             hidden = state.step(tokens)
-        return finished_rows(drawn, self.end)
+        return finished_rows(drawn, end)
 
     def _sample(self, hidden: Sequence[Tensor], sampling: Sampling, keys: Tensor, step: int) -> Tensor:
         """The next token of every row, in chunks that stay in cache.  hidden: m x (B, h).  Returns (B,) int64."""

@@ -239,6 +239,9 @@ class VllmModel:
     def token_ids(self, text: str) -> list[int]:
         return list(self.engine.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
+    def context_length(self) -> int:
+        return self.engine.context_length()
+
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent) -> list[Completion]:
         """Completions drawn with engine-wide random numbers that `sampling.seed` starts.
 

@@ -37,7 +37,7 @@ SUPPORTED = (
 
 ENVIRONMENT = {  # set before vLLM is imported; what the user set wins
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process: requests are scheduled in the same order every time
-    "VLLM_USE_FLASHINFER_SAMPLER": "0",  # its draws ignore the seed, and it need not be installed
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",  # it need not be installed; every host has the same sampler
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the judges share this process
     "VLLM_HOST_IP": "127.0.0.1",  # one process: no network address is needed
     "GLOO_SOCKET_IFNAME": "lo",

@@ -113,7 +113,6 @@
     const target = box.querySelector(".texts"), place = data.places[i];
     if (place.file === null) { target.append(make("p", { class: "empty" }, "No completions stored for this setting.")); return; }
     if (!loaded[place.file]) { target.append(make("p", { class: "status" }, "Loading…")); await load(place.file); }
-    if (!box.isConnected && !box.parentNode) return;
     const stored = loaded[place.file] && loaded[place.file][place.key];
     if (!stored) { target.replaceChildren(make("p", { class: "empty" }, `The file texts/${place.file}.js cannot be read; copy the whole site folder.`)); return; }
     const prompts = filtering() ? inSet().map(([, p]) => p) : [state.prompt];

@@ -1,7 +1,7 @@
 """The vLLM engine, run for real on the CPU build, against plain transformers: no code of ours but the engine itself."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,12 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from bench.checkpoints import Checkpoint, resolve
+from bench.engines.transformers import TransformersEngine
 from bench.engines.vllm import VllmEngine, VllmModel
 from bench.engines.vllm_support import VllmSettings, why_not
-from bench.schema import Prompt, Recipe, Sampling, UserError
+from bench.parity import parity
+from bench.schema import Completion, Point, Prompt, Recipe, Sampling, Suite, UserError
+from bench.stats import RatioStatistic, ratio_statistic
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = [
@@ -263,6 +266,26 @@ def test_survived_update_is_one_in_float32_and_none_elsewhere(engine: VllmEngine
     assert engine.survived_update() is None
     engine.serve(logits(base=1))
     assert engine.survived_update() is None
+
+
+def test_the_parity_report_on_both_engines(checkpoints: dict[str, Checkpoint]) -> None:
+    recipes = {"a": weights(base=1, expert=0.7, antiexpert=-0.7), "b": logits(base=1, expert=0.7, antiexpert=-0.7)}
+    points = [Point(method=name, params={}, recipe=recipe) for name, recipe in recipes.items()]
+    suite = Suite(name="tiny", checkpoints={}, prompts={}, methods=(), sampling=Sampling(samples=25, max_new_tokens=8))
+
+    def lengths(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[RatioStatistic]:
+        of, values = [c.prompt for c in completions], [float(c.n_tokens) for c in completions]
+        return [ratio_statistic("n_tokens", np.array(of), np.array(values), len(prompts))]
+
+    report = parity(
+        suite, points, PROMPTS,
+        lambda: TransformersEngine(checkpoints, "float32", "cpu"),
+        lambda: VllmEngine(checkpoints, "float32", "cpu", SETTINGS),
+        lengths, "cpu",
+    )  # fmt: skip
+    assert (report.engine_a, report.engine_b) == ("transformers", "vllm")
+    assert report.passed, report.markdown()
+    assert report.greedy_equal and report.max_logprob_difference is not None and report.max_logprob_difference < 1e-4
 
 
 def test_a_failure_names_the_point_and_the_setting_and_the_next_serve_starts_anew(

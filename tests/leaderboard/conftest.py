@@ -1,5 +1,6 @@
 """A small synthetic database, written through the Store as the harness writes it: known shapes, hostile texts, gaps."""
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,8 @@ def add_scores(store: Store, key: str, mixture_id: int, generation_id: int, poin
     mean, log_ppl = truth(point.recipe)
     prompt_of = np.repeat(np.arange(len(PROMPTS)), 3)
     wobble = rng.normal(0, 0.02, len(PROMPTS))[prompt_of] + rng.normal(0, 0.03, len(prompt_of))
+    own = np.random.default_rng([seed, zlib.crc32(canonical_json(point.recipe.model_dump()).encode())])
+    wobble = wobble + own.normal(0, 0.01, len(prompt_of))
     sentiment = np.clip(mean + wobble, 0, 1)
     scored = np.arange(len(prompt_of)) != 4  # one completion could not be judged
     tokens = np.full(len(prompt_of), 10.0)
@@ -186,6 +189,7 @@ def make_database(tmp_path_factory: pytest.TempPathFactory) -> MakeDatabase:
     def make(*suites: Suite, name: str = "toy.db", **options: Any) -> Path:
         path = tmp_path_factory.mktemp("databases") / name
         store = Store.open(path)
+        store.db.execute("PRAGMA synchronous = OFF")  # a test's database need not survive a power cut
         for suite in suites:
             fill(store, suite, **options)
         store.close()

@@ -1,13 +1,15 @@
 """Frontier, paired comparison and Holm by hand; coverage of the intervals on simulated clustered data."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import MakeDatabase, make_suite
 
+from bench import stats
 from bench.schema import UserError
-from bench.stats import bootstrap_ratios, interval
+from bench.stats import bootstrap_ratios, bootstrap_weights, interval
 from leaderboard import compare
 from leaderboard.comparison import describe, holm, p_value
 from leaderboard.pareto import areas, dominated_area, front, pareto_places
@@ -85,11 +87,12 @@ def test_compare_unknown_name_suggests(toy_database: Path, make_database: MakeDa
 
 
 @pytest.mark.parametrize("paired", [False, True], ids=["mean", "paired difference"])
-def test_coverage_with_clustered_samples(paired: bool) -> None:
+def test_coverage_with_clustered_samples(paired: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """800 experiments of 100 prompts x 5 samples, prompts' spread twice the samples': 93 to 97 % hold the truth.
 
     The interval of independent samples would hold it far less often, which is why prompts are resampled.
     """
+    monkeypatch.setattr(stats, "bootstrap_weights", lambda n, seed=0, draw=cache(bootstrap_weights): draw(n, seed=seed))
     rng = np.random.default_rng(5)
     experiments, prompts, samples = 800, 100, 5
     hits = naive = 0

@@ -1,0 +1,103 @@
+"""Pure: which mixtures of a suite are timed, and on which prompts.
+
+One representative point a method, since cost depends on a recipe's shape and hardly on its numbers; beside them the
+base again (the noise floor), every method at alpha 0 where that is the base (the machinery's own cost), and ensembles
+of 2, 3, ... checkpoints (cost against members).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bench.registry import Registry
+from bench.schema import Point, Prompt, Recipe, UserError
+
+BASE = "base"
+AGAIN = "base (again)"
+FAINT = 1e-9  # a coefficient that costs a member but leaves the base's distribution
+
+Role = Literal["base", "again", "method", "control", "ensemble"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A mixture that is timed; `name` is what the view calls `method`."""
+
+    name: str
+    role: Role
+    recipe: Recipe
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def members(self) -> int:
+        """Models that run at every step: a weights mixture is one."""
+        return len(self.recipe.coefficients) if self.recipe.space == "logits" else 1
+
+
+def choose_subjects(points: Sequence[Point], methods: Registry[Any], checkpoints: Sequence[str]) -> list[Subject]:
+    """The base, the base again, and what the suite's methods ask for.  Raises UserError where there is no base."""
+    if "base" not in checkpoints:
+        raise UserError("overhead: times are compared with the base's, and checkpoints has none of that name")
+    base = Recipe(space="weights", coefficients={"base": 1})
+    chosen = representatives(points)
+    ensembles = faint_ensembles(checkpoints) if any(s.recipe.space == "logits" for s in chosen) else []
+    return [
+        Subject(BASE, "base", base),
+        Subject(AGAIN, "again", base),
+        *(s for s in chosen if s.recipe != base),
+        *identity_controls(chosen, methods),
+        *ensembles,
+    ]
+
+
+def representatives(points: Sequence[Point]) -> list[Subject]:
+    """One point for every method and kind of mixing.
+
+    The point that mixes the most checkpoints, of these the one with alpha nearest 1, of these the first.  A method that
+    mixes in several ways (with and without `filter_p`) has a subject for each; the first bears the bare name.
+    """
+    groups: dict[tuple[str, str, float | None], list[Point]] = {}
+    for point in points:
+        groups.setdefault((point.method, point.recipe.space, point.recipe.filter_p), []).append(point)
+    subjects: dict[str, Subject] = {}
+    for (method, _, _), members in groups.items():
+        point = min(members, key=_distance)
+        name = method if method not in subjects else point.label
+        subjects[name] = Subject(name, "method", point.recipe, point.params)
+    return list(subjects.values())
+
+
+def _distance(point: Point) -> tuple[int, float]:
+    alpha = point.params.get("alpha")
+    return -len(point.recipe.coefficients), abs(alpha - 1) if isinstance(alpha, int | float) else 0.0
+
+
+def identity_controls(subjects: Sequence[Subject], methods: Registry[Any]) -> list[Subject]:
+    """The representatives at alpha 0, where that leaves the base alone: g2, DExperts and methods like them."""
+    found = []
+    for subject in subjects:
+        if "alpha" not in subject.params:
+            continue
+        params = {**subject.params, "alpha": 0}
+        recipe = methods.create(subject.name.partition("(")[0], params).recipe()
+        if recipe.coefficients == {"base": 1} and recipe.filter_p is None:
+            found.append(Subject(f"{subject.name}(alpha=0)", "control", recipe, params))
+    return found
+
+
+def faint_ensembles(checkpoints: Sequence[str]) -> list[Subject]:
+    """Logit mixtures of 2, 3, ... checkpoints with all weight on the base: the work of an ensemble, the base's text."""
+    others = [name for name in checkpoints if name != "base"]
+    return [
+        Subject(
+            f"ensemble of {count + 1}",
+            "ensemble",
+            Recipe(space="logits", coefficients={"base": 1, **dict.fromkeys(others[:count], FAINT)}),
+        )
+        for count in range(1, len(others) + 1)
+    ]
+
+
+def batch_of(prompts: Sequence[Prompt], batch_size: int) -> list[Prompt]:
+    """The suite's prompts in order, over again where there are too few; each row is its own, so its noise is too."""
+    return [Prompt(set="overhead", row=i, text=prompts[i % len(prompts)].text) for i in range(batch_size)]

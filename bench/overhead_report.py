@@ -1,0 +1,71 @@
+"""The ledger on the terminal: what each method costs a token, over the base, with its interval and its verdict."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from bench.schema import OverheadRecord
+
+MAIN = "time_per_output_token_s"
+Lines = Mapping[tuple[str, int, int, str], OverheadRecord]
+
+
+def cost_table(records: Sequence[OverheadRecord], batch_size: int, new_tokens: int, title: str) -> Table:
+    """One batch size and output length: times, ratio to the base, the simple model's ratio, memory."""
+    lines: Lines = {(r.method, r.batch_size, r.new_tokens, r.metric): r for r in records}
+    table = Table("method", "rounds", "first token", "a token", "over base", "model", "tokens/s", "switch",
+                  "peak memory", "pays off after", title=title, title_justify="left")  # fmt: skip
+    for record in records:
+        if (record.batch_size, record.new_tokens, record.metric) == (batch_size, new_tokens, MAIN):
+            table.add_row(*_cells(record, lines))
+    return table
+
+
+def _cells(main: OverheadRecord, lines: Lines) -> list[str]:
+    def of(metric: str, *, everywhere: bool = False) -> OverheadRecord | None:
+        cell = (0, 0) if everywhere else (main.batch_size, main.new_tokens)
+        return lines.get((main.method, *cell, metric))
+
+    model = of("roofline_s_per_token")
+    return [
+        main.method,
+        str(main.n_rounds),
+        shown(of("time_to_first_token_s"), 1e3, "ms"),
+        shown(main, 1e3, "ms"),
+        ratio(main),
+        "" if model is None or model.ratio_to_base is None else f"{model.ratio_to_base:.2f}",
+        shown(of("tokens_per_s"), 1, "", digits=0),
+        shown(of("switch_s", everywhere=True), 1e3, "ms"),
+        shown(of("peak_memory_bytes"), 2**-20, "MiB", digits=0),
+        shown(of("amortisation_tokens"), 1, "tokens", digits=0),
+    ]
+
+
+def ratio(record: OverheadRecord) -> str:
+    """`2.81 [2.77, 2.86]`, and `= base` where it lies inside the noise floor."""
+    if record.ratio_to_base is None or record.ratio_low is None:
+        return ""
+    verdict = " = base" if record.details.get("within_floor") else ""
+    return f"{record.ratio_to_base:.3f} \\[{record.ratio_low:.3f}, {record.ratio_high:.3f}]{verdict}"
+
+
+def shown(record: OverheadRecord | None, scale: float, unit: str, digits: int = 2) -> str:
+    if record is None or record.value is None:
+        return ""
+    return f"{record.value * scale:,.{digits}f} {unit}".strip()
+
+
+def remarks(records: Sequence[OverheadRecord]) -> list[str]:
+    """The noise floor, and a warning where other programs were busy."""
+    main = [r for r in records if r.metric == MAIN]
+    floors = {(r.batch_size, r.new_tokens): r.details["floor"] for r in main if "floor" in r.details}
+    lines = [f"noise floor at batch {batch}, {length} tokens: base over base {low:.3f} to {high:.3f}"
+             for (batch, length), (low, high) in floors.items()]  # fmt: skip
+    facts: Mapping[str, Any] = main[0].details if main else {}
+    if facts.get("busy"):
+        lines.append(
+            f"this machine was busy (load {facts['load_average']:.1f} before, others took {facts['others_cores']} of "
+            f"{facts['cores']} cores): do not draw conclusions from these times"
+        )
+    return lines
