@@ -95,7 +95,11 @@ class Stopwatch:
     # ------------------------------------------------------------------------------------------ fresh engines
 
     def _start_up(self, deadline: float, advance: Advance) -> None:
-        """One engine for every shape of mixture; shapes that come after the deadline stay unknown."""
+        """One engine for every shape of mixture; shapes that come after the deadline stay unknown.
+
+        The process' first engine does not count: it also loads libraries.
+        """
+        self._in_fresh_engine(self.base.recipe)
         found: dict[Any, Fresh] = {}
         for subject in self.ledger.subjects:
             shape = _shape_key(subject.recipe)
@@ -158,10 +162,12 @@ class Stopwatch:
         """Rounds until every ratio is narrow, after a first one that does not count."""
         self._round(engine, cell, 0)
         rounds: list[Round] = []
-        while not self._enough(rounds, cell, self.clock() > deadline):
-            rounds.append(self._round(engine, cell, len(rounds)))
-            if len(rounds) <= self.spec.rounds:
-                advance(1)
+        with collector_off():
+            while not self._enough(rounds, cell, self.clock() > deadline):
+                gc.collect(1)  # the young: collecting all takes longer than many a round
+                rounds.append(self._round(engine, cell, len(rounds)))
+                if len(rounds) <= self.spec.rounds:
+                    advance(1)
         return rounds
 
     def _enough(self, rounds: Sequence[Round], cell: Cell, late: bool) -> bool:
@@ -176,10 +182,9 @@ class Stopwatch:
         """The base, every other subject, the base; who follows whom changes from round to round."""
         start = number % len(self.others) if self.others else 0
         order = [*self.others[start:], *self.others[:start]]
-        with collector_off():
-            opening = self._timing(engine, self.base, cell)
-            between = {subject.name: self._timing(engine, subject, cell) for subject in order}
-            closing = self._timing(engine, self.base, cell)
+        opening = self._timing(engine, self.base, cell)
+        between = {subject.name: self._timing(engine, subject, cell) for subject in order}
+        closing = self._timing(engine, self.base, cell)
         return Round(opening, between, closing)
 
     def _timing(self, engine: Engine, subject: Subject, cell: Cell) -> Timing:
@@ -206,7 +211,7 @@ class Stopwatch:
 
 @contextmanager
 def collector_off() -> Iterator[None]:
-    """Python's garbage collector does not run inside a round."""
+    """Python's garbage collector does not run by itself."""
     gc.collect()
     enabled = gc.isenabled()
     gc.disable()

@@ -16,6 +16,7 @@ from bench.stats import interval
 Floats = NDArray[np.float64]
 
 RESAMPLES = 1000
+SHORTEST_S = 1e-9
 FLOOR_WIDTH = 1.96 * 1.4826  # median absolute deviation -> half of a normal's central 95 %
 
 
@@ -66,8 +67,11 @@ def time_to_first_token(timing: Timing) -> float:
 
 
 def time_per_output_token(new_tokens: int) -> Quantity:
-    """Seconds of a decoding step after the first: (whole - first) / (new_tokens - 1)."""
-    return lambda timing: (timing.whole_s - timing.first_s) / (new_tokens - 1)
+    """Seconds of a decoding step after the first: (whole - first) / (new_tokens - 1).
+
+    At least a nanosecond: where another program stopped the first draw for long, the difference may be negative.
+    """
+    return lambda timing: max(timing.whole_s - timing.first_s, SHORTEST_S) / (new_tokens - 1)
 
 
 def tokens_per_second(tokens: int) -> Quantity:

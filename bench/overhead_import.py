@@ -1,7 +1,8 @@
 """pytest-benchmark's JSON (`pytest --benchmark-json FILE`) -> lines of the overhead ledger.
 
-A benchmark says what it timed in its `extra_info`: `method`, `batch_size`, `new_tokens`, `engine`, `metric`, `ratio`
-(time over the base's) and `tokens_per_s`; without them it stands under its own name, with the seconds of a call.
+A benchmark says what it timed in its `extra_info`: `method`, `batch_size`, `new_tokens`, `engine`, `metric`,
+`ratio_to_base` (its time over the base's, with `ratio_low`, `ratio_high`) and `tokens_per_s`; without them it stands
+under its own name, with the seconds of a call.
 """
 
 import json
@@ -14,7 +15,8 @@ from bench.schema import OverheadRecord, UserError
 
 ENGINE = "pytest-benchmark"  # for benchmarks that name no engine
 METRIC = "call_s"
-KNOWN = ("method", "batch_size", "new_tokens", "engine", "metric", "ratio", "ratio_low", "ratio_high", "tokens_per_s")
+RATIOS = ("ratio_to_base", "ratio_low", "ratio_high")
+KNOWN = ("method", "batch_size", "new_tokens", "engine", "metric", "tokens_per_s", *RATIOS)
 
 
 def read_benchmarks(path: Path) -> tuple[dict[str, list[OverheadRecord]], dict[str, Any]]:
@@ -54,15 +56,12 @@ def _records(entry: Mapping[str, Any]) -> list[OverheadRecord]:
         "n_rounds": int(entry["stats"]["rounds"]),
         "details": details,
     }
-    ratios = {column: info.get(key) for column, key in RATIOS.items()}
+    ratios = {key: info.get(key) for key in RATIOS}
     value, low, high = seconds
     found = [OverheadRecord(**place, metric=str(info.get("metric", METRIC)), value=value, low=low, high=high, **ratios)]
     if "tokens_per_s" in info:
         found.append(OverheadRecord(**place, metric="tokens_per_s", value=float(info["tokens_per_s"])))
     return found
-
-
-RATIOS = {"ratio_to_base": "ratio", "ratio_low": "ratio_low", "ratio_high": "ratio_high"}
 
 
 def _seconds(stats: Mapping[str, Any]) -> tuple[tuple[float, float | None, float | None], dict[str, Any]]:

@@ -32,6 +32,7 @@ __all__ = ["VllmEngine", "VllmModel", "require_supported", "why_not"]
 
 TRIO = ("base", "expert", "antiexpert")
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+NEVER = -1  # an end-of-text token that no completion draws
 LARGEST_SHARE = 0.45  # of the free memory that one engine's KV cache may take: two engines live side by side
 
 
@@ -258,16 +259,24 @@ class VllmModel:
             for (prompt, sample), text, (tokens, reason) in zip(places, texts, rows, strict=True)
         ]
 
+    def decode(self, prompts: Sequence[Prompt], sampling: Sampling) -> int:
+        return sum(len(tokens) for tokens, _ in self.draw(prompts, sampling, end=NEVER))
+
     def draw(
-        self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent
+        self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent, end: int | None = None
     ) -> list[tuple[list[int], FinishReason]]:
-        """Each completion's tokens without the end token, and why it ended; by prompt, then sample."""
+        """Each completion's tokens without the end token, and why it ended; by prompt, then sample.
+
+        `end` replaces the end-of-text token; with NEVER every completion has its full length.
+        """
+        end = self.end if end is None else end
         ids = [self.token_ids(prompt.text) for prompt in prompts]
         self._require_room(prompts, ids, sampling.max_new_tokens)
-        limits = {"max_tokens": sampling.max_new_tokens, "stop_token_ids": [self.end]}
+        stops = {"ignore_eos": True} if end == NEVER else {"stop_token_ids": [end]}
+        limits = {"max_tokens": sampling.max_new_tokens, **stops}
         if sampling.temperature == 0:  # vLLM draws a greedy completion once; its copies are the same
             outputs = self._run(ids, advance, sampling.samples, temperature=0, **limits)
-            return [finished(o.outputs[0], self.end) for o in outputs for _ in range(sampling.samples)]
+            return [finished(o.outputs[0], end) for o in outputs for _ in range(sampling.samples)]
         # With filter_p the candidates are the base's nucleus, and nothing is cut after mixing.
         top_p = sampling.top_p if self.recipe.filter_p is None else 1.0
         with self._candidates():
@@ -277,7 +286,7 @@ class VllmModel:
             outputs = self._run(
                 ids, advance, 1, n=sampling.samples, temperature=sampling.temperature, top_p=top_p, **limits
             )
-        return [finished(output, self.end) for request in outputs for output in in_order(request)]
+        return [finished(output, end) for request in outputs for output in in_order(request)]
 
     def token_logprobs(self, texts: Sequence[str], advance: Advance = silent) -> list[NDArray[np.float32]]:
         """The mixture's own probabilities: `filter_p` narrows generation, not these."""

@@ -535,9 +535,9 @@ def measure(name: str, folder: Path, data: Data, work: Path) -> dict[str, float]
     return measure_language_model(folder, data, work)
 
 
-def pack(data: Data, work: Path) -> None:
+def pack(names: Sequence[str], data: Data, work: Path) -> None:
     """Round to half precision, store beside this file, and write the card with both measurements."""
-    for name in ("base", "expert", "antiexpert", "other", "judge", "sentiment", "acceptability"):
+    for name in names:
         kind = AutoModelForSequenceClassification if name in CLASSIFIERS else AutoModelForCausalLM
         model: Any = kind.from_pretrained(work / name, dtype=torch.float32)
         parameters = sum(p.numel() for p in model.parameters())
@@ -632,9 +632,9 @@ def classifier(name: str, data: DataOption, work: WorkOption, threads: ThreadsOp
 
 
 @app.command("pack")
-def pack_all(data: DataOption, work: WorkOption) -> None:
-    """Measure, round to half precision and store beside this file."""
-    pack(Data(data), work)
+def pack_models(data: DataOption, work: WorkOption, only: list[str] | None = None) -> None:
+    """Measure, round to half precision and store beside this file: all models, or those named by --only."""
+    pack(only or list(DESCRIPTIONS), Data(data), work)
 
 
 @app.command("all")
@@ -647,7 +647,7 @@ def train_all(data: DataOption, work: WorkOption, threads: ThreadsOption = 2) ->
         expert(name, data, work, threads)
     for name in CLASSIFIERS:
         classifier(name, data, work, threads)
-    pack_all(data, work)
+    pack_models(data, work)
 
 
 if __name__ == "__main__":

@@ -114,14 +114,6 @@ def test_parity_with_plain_transformers(engine: VllmEngine, plain: dict[str, Any
     assert np.abs(model.next_token_logprobs(TEXTS)[0] - after).max() < 1e-4
 
 
-def test_a_weights_vertex_is_the_checkpoint_to_the_bit(engine: VllmEngine, checkpoints: dict[str, Checkpoint]) -> None:
-    vertex = engine.serve(weights(base=0, expert=1)).token_logprobs(TEXTS)
-    alone = VllmEngine({"expert": checkpoints["expert"]}, "float32", "cpu", SETTINGS)
-    expected = alone.serve(weights(expert=1)).token_logprobs(TEXTS)
-    alone.close()
-    assert all(np.array_equal(a, b) for a, b in zip(vertex, expected, strict=True))
-
-
 @pytest.mark.parametrize("name", ["base", "expert", "antiexpert"])
 def test_both_spaces_agree_at_a_vertex(engine: VllmEngine, name: str) -> None:
     one = engine.serve(weights(**{name: 1})).token_logprobs(TEXTS)
@@ -245,20 +237,6 @@ def test_a_text_as_long_as_the_context_is_scored_and_longer_ones_are_refused(
         model.generate([Prompt(set="p", row=7, text=text)], GREEDY)
 
 
-def test_what_bfloat16_leaves_of_an_update(checkpoints: dict[str, Checkpoint], plain: dict[str, Any]) -> None:
-    recipe = weights(base=0.9, expert=0.1)
-    engine = VllmEngine(checkpoints, "bfloat16", "cpu", SETTINGS)
-    engine.serve(recipe)
-    kept = norm = 0.0
-    for name, base in plain["base"].named_parameters():
-        update = 0.9 * base + 0.1 * plain["expert"].get_parameter(name) - base
-        left = (base + update).bfloat16().float() - base.bfloat16().float()
-        kept += float((left * update).sum(dtype=torch.float64))
-        norm += float(update.square().sum(dtype=torch.float64))
-    assert engine.survived_update() == pytest.approx(kept / norm, rel=1e-3)
-    engine.close()
-
-
 def test_survived_update_is_one_in_float32_and_none_elsewhere(engine: VllmEngine) -> None:
     engine.serve(weights(base=1, expert=1, antiexpert=-1))
     assert engine.survived_update() == pytest.approx(1, abs=1e-4)
@@ -268,24 +246,13 @@ def test_survived_update_is_one_in_float32_and_none_elsewhere(engine: VllmEngine
     assert engine.survived_update() is None
 
 
-def test_the_parity_report_on_both_engines(checkpoints: dict[str, Checkpoint]) -> None:
-    recipes = {"a": weights(base=1, expert=0.7, antiexpert=-0.7), "b": logits(base=1, expert=0.7, antiexpert=-0.7)}
-    points = [Point(method=name, params={}, recipe=recipe) for name, recipe in recipes.items()]
-    suite = Suite(name="tiny", checkpoints={}, prompts={}, methods=(), sampling=Sampling(samples=25, max_new_tokens=8))
+def test_other_architectures_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "opt"}')
+    with pytest.raises(UserError, match="its architecture is opt"):
+        VllmEngine({"base": Checkpoint(source="opt", path=tmp_path, digest="0")}, "float32", "cpu")
 
-    def lengths(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[RatioStatistic]:
-        of, values = [c.prompt for c in completions], [float(c.n_tokens) for c in completions]
-        return [ratio_statistic("n_tokens", np.array(of), np.array(values), len(prompts))]
 
-    report = parity(
-        suite, points, PROMPTS,
-        lambda: TransformersEngine(checkpoints, "float32", "cpu"),
-        lambda: VllmEngine(checkpoints, "float32", "cpu", SETTINGS),
-        lengths, "cpu",
-    )  # fmt: skip
-    assert (report.engine_a, report.engine_b) == ("transformers", "vllm")
-    assert report.passed, report.markdown()
-    assert report.greedy_equal and report.max_logprob_difference is not None and report.max_logprob_difference < 1e-4
+# Tests that open engines of their own come last: closing one stops all of the process, which costs a start.
 
 
 def test_a_failure_names_the_point_and_the_setting_and_the_next_serve_starts_anew(
@@ -306,7 +273,43 @@ def test_a_failure_names_the_point_and_the_setting_and_the_next_serve_starts_ane
     assert engine.serve(weights(base=1, expert=0.5, antiexpert=-0.5)).generate(PROMPTS, GREEDY) == expected
 
 
-def test_other_architectures_are_refused_before_anything_starts(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "opt"}')
-    with pytest.raises(UserError, match="its architecture is opt"):
-        VllmEngine({"base": Checkpoint(source="opt", path=tmp_path, digest="0")}, "float32", "cpu")
+def test_a_weights_vertex_is_the_checkpoint_to_the_bit(engine: VllmEngine, checkpoints: dict[str, Checkpoint]) -> None:
+    vertex = engine.serve(weights(base=0, expert=1)).token_logprobs(TEXTS)
+    alone = VllmEngine({"expert": checkpoints["expert"]}, "float32", "cpu", SETTINGS)
+    expected = alone.serve(weights(expert=1)).token_logprobs(TEXTS)
+    alone.close()
+    assert all(np.array_equal(a, b) for a, b in zip(vertex, expected, strict=True))
+
+
+def test_what_bfloat16_leaves_of_an_update(checkpoints: dict[str, Checkpoint], plain: dict[str, Any]) -> None:
+    recipe = weights(base=0.9, expert=0.1)
+    engine = VllmEngine(checkpoints, "bfloat16", "cpu", SETTINGS)
+    engine.serve(recipe)
+    kept = norm = 0.0
+    for name, base in plain["base"].named_parameters():
+        update = 0.9 * base + 0.1 * plain["expert"].get_parameter(name) - base
+        left = (base + update).bfloat16().float() - base.bfloat16().float()
+        kept += float((left * update).sum(dtype=torch.float64))
+        norm += float(update.square().sum(dtype=torch.float64))
+    assert engine.survived_update() == pytest.approx(kept / norm, rel=1e-3)
+    engine.close()
+
+
+def test_the_parity_report_on_both_engines(checkpoints: dict[str, Checkpoint]) -> None:
+    recipes = {"a": weights(base=1, expert=0.7, antiexpert=-0.7), "b": logits(base=1, expert=0.7, antiexpert=-0.7)}
+    points = [Point(method=name, params={}, recipe=recipe) for name, recipe in recipes.items()]
+    suite = Suite(name="tiny", checkpoints={}, prompts={}, methods=(), sampling=Sampling(samples=25, max_new_tokens=8))
+
+    def lengths(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[RatioStatistic]:
+        of, values = [c.prompt for c in completions], [float(c.n_tokens) for c in completions]
+        return [ratio_statistic("n_tokens", np.array(of), np.array(values), len(prompts))]
+
+    report = parity(
+        suite, points, PROMPTS,
+        lambda: TransformersEngine(checkpoints, "float32", "cpu"),
+        lambda: VllmEngine(checkpoints, "float32", "cpu", SETTINGS),
+        lengths, "cpu",
+    )  # fmt: skip
+    assert (report.engine_a, report.engine_b) == ("transformers", "vllm")
+    assert report.passed, report.markdown()
+    assert report.greedy_equal and report.max_logprob_difference is not None and report.max_logprob_difference < 1e-4

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import HOSTILE, MakeDatabase, make_suite
+from toyboard import HOSTILE, MakeDatabase, make_suite
 from webdriver import Browser, browser, why_missing
 
 from leaderboard import render

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PROMPTS
+from toyboard import PROMPTS
 
 from leaderboard.iso import Setting, choose, halves, rank_at_targets
 from leaderboard.query import ALL, Board, PerPrompt, open_stores, read_boards

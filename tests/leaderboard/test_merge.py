@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from conftest import MakeDatabase, make_suite, points_of
+from toyboard import MakeDatabase, make_suite, points_of
 
 from bench.schema import Suite
 from leaderboard import render

@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from conftest import MakeDatabase, make_suite
+from toyboard import MakeDatabase, make_suite
 
 from bench.schema import UserError
 from leaderboard.query import ALL, Board, open_stores, read_boards

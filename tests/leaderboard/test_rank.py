@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import points_of
+from toyboard import points_of
 
 from leaderboard.query import ALL, Board, open_stores, read_boards
 from leaderboard.rank import PRICE, Series, affordable, barrier, find_series, monotonicity, rank, spearman
@@ -71,6 +71,6 @@ def test_unknown_prompt_set_has_no_reach(board: Board, series: dict[str, Series]
 
 
 def test_the_fixture_covers_the_plan(board: Board) -> None:
-    from conftest import make_suite
+    from toyboard import make_suite
 
     assert len(board.places) == len(points_of(make_suite()))

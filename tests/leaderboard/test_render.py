@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import HOSTILE, MakeDatabase, make_suite, points_of
+from toyboard import HOSTILE, MakeDatabase, make_suite, points_of
 
 from bench.schema import Suite, UserError
 from bench.store import Store
@@ -152,7 +152,7 @@ def test_two_suites_are_two_pages(make_database: MakeDatabase, tmp_path: Path) -
 
 
 def test_two_engines_are_two_pages(tmp_path: Path) -> None:
-    from conftest import fill
+    from toyboard import fill
 
     path = tmp_path / "engines.db"
     store = Store.open(path)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MakeDatabase, make_suite
+from toyboard import MakeDatabase, make_suite
 
 from bench import stats
 from bench.schema import UserError
@@ -92,7 +92,7 @@ def test_coverage_with_clustered_samples(paired: bool, monkeypatch: pytest.Monke
 
     The interval of independent samples would hold it far less often, which is why prompts are resampled.
     """
-    monkeypatch.setattr(stats, "bootstrap_weights", lambda n, seed=0, draw=cache(bootstrap_weights): draw(n, seed=seed))
+    monkeypatch.setattr(stats, "bootstrap_weights", cache(bootstrap_weights))  # the same draws, made once
     rng = np.random.default_rng(5)
     experiments, prompts, samples = 800, 100, 5
     hits = naive = 0

@@ -61,7 +61,7 @@ class Browser:
         """The value that the body of a function returns; promises are awaited."""
         return self.call("POST", "/execute/sync", {"script": script, "args": []})
 
-    def wait(self, expression: str, timeout_s: float = 10) -> Any:
+    def wait(self, expression: str, timeout_s: float = 40) -> Any:
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             value = self.run(f"return {expression}")
@@ -126,7 +126,7 @@ def _http(method: str, url: str, body: Any = None) -> Any:
     data = None if method in ("GET", "DELETE") else json.dumps(body or {}).encode()
     request = Request(url, data, {"Content-Type": "application/json"}, method=method)
     try:
-        with urlopen(request, timeout=60) as answer:
+        with urlopen(request, timeout=120) as answer:
             return json.load(answer)["value"]
     except HTTPError as error:
         raise AssertionError(error.read().decode()[:2000]) from error
