@@ -29,7 +29,7 @@ from bench.store import Store
 from bench.suite import load_suite, packaged_suites
 
 if TYPE_CHECKING:
-    from bench.execute import Stage, Work
+    from bench.execute import EngineFactory, Stage, Work
     from bench.schema import OverheadRecord, OverheadSpec
 
 app = typer.Typer(
@@ -201,10 +201,7 @@ def execute(work: "Work", db: Path, stages: Sequence["Stage"]) -> None:
         one_run = Run(work, store, environment_id, TerminalReporter())
         run_id = store.start_run(one_run.suite_id, work.engine, environment_id, this_command())
 
-        def open_engine() -> Any:
-            return engines.engine_class(work.engine)(work.checkpoints, work.suite.dtype, device)
-
-        one_run.execute(open_engine, Judges(device), stages)
+        one_run.execute(opener(work.engine, work, device), Judges(device), stages)
         store.finish_run(run_id)
         out.print(f"results: {db}")
 
@@ -220,13 +217,9 @@ def time_overhead(work: "Work", suite: Suite, db: Path, spec: "OverheadSpec", *,
             return
         environment_id = this_environment(store, device)
         run_id = store.start_run(suite_id, work.engine, environment_id, this_command())
-
-        def open_engine() -> Any:
-            return engines.engine_class(work.engine)(work.checkpoints, work.suite.dtype, device)
-
         records = time_suite(
-            suite, spec, work.points, method_table.registry(), work.prompts, work.checkpoints, open_engine, device,
-            TerminalReporter().task,
+            suite, spec, work.points, method_table.registry(), work.prompts, work.checkpoints,
+            opener(work.engine, work, device), device, TerminalReporter().task,
         )  # fmt: skip
         store.add_overhead(suite_id, work.engine, records, environment_id, replace=True)
         store.finish_run(run_id)
@@ -257,6 +250,11 @@ def show_overhead(records: "Sequence[OverheadRecord]", title: str) -> None:
         out.print(cost_table(records, batch_size, new_tokens, f"{title}, batch {batch_size}, {new_tokens} new tokens"))
     for line in remarks(records):
         out.print(line, highlight=False)
+
+
+def opener(name: str, work: "Work", device: str) -> "EngineFactory":
+    """What opens the named engine on the work's checkpoints."""
+    return lambda: engines.engine_class(name)(work.checkpoints, work.suite.dtype, device)
 
 
 def this_environment(store: Store, device: str) -> int:
@@ -312,6 +310,37 @@ def quieten() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
+
+
+@app.command()
+def parity(
+    suite: SuiteArgument = "mini",
+    db: DbOption = Path("results.db"),
+    only: OnlyOption = None,
+    limit_prompts: LimitOption = None,
+) -> None:
+    """Do the transformers and the vLLM engine agree on a suite's points?  Exits with 1 where they do not."""
+    from bench.parity import judged_by
+    from bench.parity import parity as compared_engines
+    from bench.progress import TerminalReporter
+    from evaluators.base import TextEvaluator
+    from evaluators.judges import Judges
+
+    work = prepared(suite, "vllm", only, limit_prompts)
+    device = engines.device()
+    found = [item.evaluator for item in work.evaluators if isinstance(item.evaluator, TextEvaluator)]
+    with opened(db) as store, TerminalReporter().task("Comparing engines", 2 * len(work.points)) as advance:
+        report = compared_engines(
+            work.suite, work.points, work.prompts, opener("transformers", work, device), opener("vllm", work, device),
+            judged_by(found, Judges(device)), device, advance,
+        )  # fmt: skip
+        values = report.model_dump(mode="json")
+        store.add_parity(
+            store.suite(work.suite), ("transformers", "vllm"), report.passed, values, this_environment(store, device)
+        )
+    out.print(report.markdown(), highlight=False, markup=False)
+    if not report.passed:
+        raise typer.Exit(1)
 
 
 @app.command()

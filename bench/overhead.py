@@ -111,6 +111,7 @@ class Stopwatch:
             self.ledger.fresh[subject.name] = found[shape]
 
     def _in_fresh_engine(self, recipe: Recipe) -> Fresh:
+        gc.collect()  # the last engine's cycles
         before = self.machine.memory_bytes()
         started = self.clock()
         engine = self.open_engine()

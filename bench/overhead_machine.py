@@ -4,7 +4,6 @@ Memory is the device's: allocated bytes on CUDA, resident bytes of this process 
 """
 
 import ctypes
-import gc
 import os
 import time
 from contextlib import suppress
@@ -45,7 +44,6 @@ class Cuda:
         torch.cuda.synchronize()
 
     def memory_bytes(self) -> int | None:
-        gc.collect()
         torch.cuda.empty_cache()
         return int(torch.cuda.memory_allocated())
 
@@ -66,7 +64,6 @@ class Cpu:
         """CPU tensors are ready when their call returns."""
 
     def memory_bytes(self) -> int | None:
-        gc.collect()
         trim()
         return status_bytes("VmRSS")
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bench.schema import Completion, Estimate, Point, Prompt, Sampling, Suite, Value
 from bench.serving import Advance, Engine, ServedModel, silent
-from bench.stats import RatioStatistic
+from bench.stats import RatioStatistic, holm
 
 Judge = Callable[[Sequence[Prompt], Sequence[Completion]], Sequence[RatioStatistic]]
 OpenEngine = Callable[[], Engine]
@@ -249,14 +249,3 @@ def two_sample_p(a: RatioStatistic, b: RatioStatistic) -> float:
     excess = (a.numerators - ratio * a.denominators) - (b.numerators - ratio * b.denominators)
     spread = math.sqrt(float(np.square(excess).sum()))
     return math.erfc(abs(float(excess.sum())) / spread / math.sqrt(2)) if spread > 0 else 1.0
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of a family of p-values, in the order given."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted = [1.0] * len(p_values)
-    highest = 0.0
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = highest
-    return adjusted

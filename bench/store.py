@@ -111,6 +111,18 @@ def m001_initial(db: Database) -> None:
     )
 
 
+@migrations()
+def m002_parity(db: Database) -> None:
+    db.executescript(
+        """
+        CREATE TABLE parity_reports (id INTEGER PRIMARY KEY, suite_id INTEGER NOT NULL REFERENCES suites(id),
+            engine_a TEXT NOT NULL, engine_b TEXT NOT NULL, passed INTEGER NOT NULL, report TEXT NOT NULL,
+            environment_id INTEGER NOT NULL REFERENCES environments(id), created_at TEXT NOT NULL,
+            UNIQUE (suite_id, engine_a, engine_b));
+        """
+    )
+
+
 class Store:
     """One results database, opened by one writing process at a time."""
 
@@ -352,6 +364,17 @@ class Store:
                     for r in records
                 ),
             )  # fmt: skip
+
+    def add_parity(
+        self, suite_id: int, engines: tuple[str, str], passed: bool, report: Mapping[str, Any], environment_id: int
+    ) -> None:
+        """Keep the latest comparison of two engines on a suite."""
+        with self.db.atomic():
+            self.db.execute(
+                "INSERT OR REPLACE INTO parity_reports (suite_id, engine_a, engine_b, passed, report, environment_id, "
+                "created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [suite_id, *engines, passed, canonical_json(report), environment_id, now()],
+            )
 
     # ------------------------------------------------------------------------------------------ reading
 

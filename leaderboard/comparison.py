@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.registry import suggest
 from bench.schema import UserError
-from bench.stats import LEVEL, Floats
+from bench.stats import LEVEL, Floats, holm
 from leaderboard.merge import load_boards
 from leaderboard.query import ALL, Board, PerPrompt, open_stores
 from leaderboard.rank import Derived, draws, find_series, finite_interval, rank
@@ -109,16 +109,6 @@ def p_value(resampled: Floats) -> float:
     n = len(resampled)
     beyond = min(int((resampled <= 0).sum()), int((resampled >= 0).sum()))
     return min(1.0, 2 * (beyond + 1) / (n + 1))
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction, in the given order: the k-th smallest of m times m - k + 1, never decreasing."""
-    found = [0.0] * len(p)
-    highest = 0.0
-    for k, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        highest = max(highest, min(1.0, (len(p) - k) * p[i]))
-        found[i] = highest
-    return found
 
 
 def describe(comparison: Comparison) -> list[str]:

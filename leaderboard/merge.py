@@ -98,6 +98,7 @@ def merge(a: Board, b: Board) -> Board:
         results={**a.results, **{(index[i], m, p): r for (i, m, p), r in b.results.items() if i in index}},
         rows=(*a.rows, *(row for row in b.rows if (row[2], row[3]) in added)),
         runs=(*a.runs, *b.runs),
+        parity=(*a.parity, *b.parity),
         overhead=(*a.overhead, *_new_overhead(a.overhead, b.overhead)),
         mixtures={**a.mixtures, **{index[i]: m for i, m in b.mixtures.items() if i in index}},
         per_prompt=_join(a, b, new),

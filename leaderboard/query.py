@@ -150,6 +150,7 @@ class Board:
     n_completions: int = 0
     samples: int = 0
     notes: tuple[str, ...] = ()
+    parity: tuple[Mapping[str, Any], ...] = ()  # reports that compare engines on this suite
 
     def get(self, place: int, metric: str, prompts: str = ALL) -> Result | None:
         return self.results.get((place, metric, prompts))
@@ -224,6 +225,7 @@ def _read_board(
         per_prompt=_per_prompt(store, places, suite_id, engine, metrics),
         n_completions=_count_completions(store, suite_id, engine),
         samples=samples,
+        parity=_parity(store, suite_id),
     )
 
 
@@ -358,6 +360,11 @@ def _runs(store: Store, name: str, suite_id: int, engine: str) -> tuple[Run, ...
         [suite_id, engine],
     )
     return tuple(Run(c, s, f, json.loads(details), digest, name) for c, s, f, details, digest in found)
+
+
+def _parity(store: Store, suite_id: int) -> tuple[dict[str, Any], ...]:
+    found = store.db.execute("SELECT passed, report FROM parity_reports WHERE suite_id = ?", [suite_id])
+    return tuple({"passed": bool(passed), **json.loads(report)} for passed, report in found)
 
 
 def _overhead(store: Store, suite: str, engine: str) -> tuple[dict[str, Any], ...]:

@@ -40,8 +40,8 @@ def splice(document: str, content: str) -> str:
 def table(board: Board) -> str:
     """The table of methods in Markdown: each at its largest sentiment within the price limit."""
     lines = [
-        "Each method where its sentiment is largest at no more than 1.5 times the base's perplexity, with 95 % intervals",
-        "that resample prompts.",
+        "Each method where its sentiment is largest at no more than 1.5 times the base's perplexity, with 95 %",
+        "intervals that resample prompts.",
         "",
         f"| method | at | {' | '.join(COLUMNS)} | Spearman of sentiment with alpha |",
         "|---|---|" + "---|" * (len(COLUMNS) + 1),

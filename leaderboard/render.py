@@ -11,10 +11,11 @@ from typing import Any
 
 import jinja2
 import markupsafe
+from markdown_it import MarkdownIt
 
 from bench.schema import UserError
 from bench.store import Store
-from leaderboard import completions, figures, markdown, paper
+from leaderboard import completions, figures, paper
 from leaderboard.iso import rank_at_targets
 from leaderboard.merge import load_boards
 from leaderboard.pareto import areas, pareto_places
@@ -151,7 +152,9 @@ def recipes(board: Board) -> list[dict[str, Any]]:
 
 def methodology() -> markupsafe.Markup:
     text = (files("leaderboard") / "METHODOLOGY.md").read_text(encoding="utf-8")
-    return markupsafe.Markup(markdown.to_html(text))
+    html = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    box = '<div class="scroll" tabindex="0" role="region" aria-label="table">'
+    return markupsafe.Markup(html.replace("<table>", f"{box}<table>").replace("</table>", "</table></div>"))
 
 
 def tidy_command(command: str) -> str:

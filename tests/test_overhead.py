@@ -198,7 +198,8 @@ def test_amortisation_by_hand() -> None:
 def test_the_simple_model_by_hand() -> None:
     """10 parameters, 1 layer of width 2, 4 bytes; 3 members, 2 rows, 5 positions.
 
-    A row: 2 * 10 + 4 * 2 * 5 = 60 FLOPs and 2 * 2 * 5 = 20 cached values.  3 * 2 * 60 FLOPs, 3 * 4 * (10 + 2 * 20) bytes.
+    A row: 2 * 10 + 4 * 2 * 5 = 60 FLOPs and 2 * 2 * 5 = 20 cached values.
+    All: 3 * 2 * 60 FLOPs, 3 * 4 * (10 + 2 * 20) bytes.
     """
     cost = step_cost(Shape(10, 1, 2, 4), 3, 2, 5)
     assert cost == StepCost(flops=360, bytes=600)

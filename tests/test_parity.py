@@ -11,7 +11,6 @@ from bench.parity import (
     Observation,
     ParityReport,
     compare,
-    holm,
     judged_by,
     largest_difference,
     parity,
@@ -30,13 +29,6 @@ def statistic(values: Sequence[float], weights: Sequence[float] | None = None) -
     counts = np.ones(n, np.int64)
     below = np.ones(n) if weights is None else np.array(weights, float)
     return RatioStatistic("m", np.array(values, float), below, counts, counts)
-
-
-def test_holm_by_hand() -> None:
-    # sorted .01 .02 .04: 3 x .01 = .03, 2 x .02 = .04, 1 x .04 = .04
-    assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
-    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
 
 
 def test_two_sample_p_by_hand() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.stats import RatioStatistic, bootstrap_ratios, bootstrap_weights, ratio_statistic
+from bench.stats import RatioStatistic, bootstrap_ratios, bootstrap_weights, holm, ratio_statistic
 
 
 def test_a_mean_over_completions_by_hand() -> None:
@@ -48,3 +48,10 @@ def test_one_prompt_has_a_degenerate_interval() -> None:
     statistic = RatioStatistic("m", np.array([2.0]), np.array([1.0]), np.array([1]), np.array([1]))
     estimate = statistic.estimate(np.ones(1, bool), None)
     assert (estimate.value, estimate.low, estimate.high) == (2, 2, 2)
+
+
+def test_holm_by_hand() -> None:
+    # sorted .01 .02 .04: 3 x .01 = .03, 2 x .02 = .04, 1 x .04 = .04
+    assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []

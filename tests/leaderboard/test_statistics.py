@@ -11,7 +11,7 @@ from bench import stats
 from bench.schema import UserError
 from bench.stats import bootstrap_ratios, bootstrap_weights, interval
 from leaderboard import compare
-from leaderboard.comparison import describe, holm, p_value
+from leaderboard.comparison import describe, p_value
 from leaderboard.pareto import areas, dominated_area, front, pareto_places
 from leaderboard.query import open_stores, read_boards
 from leaderboard.rank import find_series
@@ -40,13 +40,6 @@ def test_areas_grow_with_settings(toy_database: Path) -> None:
         assert area.up.low is not None and area.up.high is not None
         assert area.up.low <= (area.up.value or 0) <= area.up.high
     assert board.base in pareto_places(board, up=True)
-
-
-def test_holm_by_hand() -> None:
-    """Sorted 0.01 0.02 0.04 times 3 2 1 is 0.03 0.04 0.04."""
-    assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
-    assert holm([0.6, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 def test_p_value_is_never_zero() -> None:

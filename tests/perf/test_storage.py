@@ -1,6 +1,7 @@
 """Storage at the paper's scale: 10,000 prompts x 25 completions a point, three scores each."""
 
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from bench.store import Store
 
 PROMPTS = [Prompt(set="neutral", row=row, text=f"The movie number {row} was") for row in range(10_000)]
 SAMPLES = 25
-WORDS = "the a film story of with great bad actors and long scene that is was not very much of it in city".split()
+WORDS = [f"{word}{ending}" for word in ("film", "story", "great", "bad", "long") for ending in ("", "s", "ed", "ing")]
 METRICS = ("sentiment", "acceptability", "perplexity")
 SUITE = Suite(name="s", checkpoints={"base": "x"}, prompts={"neutral": PromptSource(source="x")}, methods=())
 
@@ -57,7 +58,7 @@ def test_a_point_of_the_paper_is_written_fast_and_small(benchmark: BenchmarkFixt
         write(store, key, found, scores)
         seconds.append(time.perf_counter() - started)
         sizes.append(path.stat().st_size)
-    megabytes = [(b - a) / 1e6 for a, b in zip(sizes, sizes[1:], strict=False)]
+    megabytes = [(b - a) / 1e6 for a, b in pairwise(sizes)]
     benchmark.extra_info |= {"seconds": seconds, "megabytes": megabytes}
     print(f"\nwriting a point: {seconds} s, {megabytes} MB")
     benchmark.pedantic(write, args=(store, "fourth", found, scores), rounds=1)
