@@ -18,7 +18,7 @@ demo: $(VENV)/.installed ## install, run the mini suite, render the leaderboard
 	$(BIN)/lerpbench run mini --db $(DB) --site $(SITE)
 
 test: $(VENV)/.installed-test lint types imports ## install, lint, types, import layers, tests
-	$(BIN)/python -m pytest tests --ignore=tests/perf
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore=tests/perf -n auto --dist loadfile
 
 lint: $(VENV)/.installed-test ## ruff
 	$(BIN)/ruff check .

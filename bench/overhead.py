@@ -85,7 +85,7 @@ class Stopwatch:
         watch = LoadWatch()
         deadline = self.clock() + self.spec.budget_s
         recipes = list(dict.fromkeys(_shape_key(s.recipe) for s in self.ledger.subjects))
-        with task("Timing start-up", len(recipes)) as advance:
+        with self.machine.exact(), task("Timing start-up", len(recipes)) as advance:
             self._start_up(self.clock() + START_UP_SHARE * self.spec.budget_s, advance)
         with task("Timing rounds", len(self.cells) * self.spec.rounds) as advance:
             self._all_rounds(deadline, advance)

@@ -6,12 +6,15 @@ Memory is the device's: allocated bytes on CUDA, resident bytes of this process 
 import ctypes
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+SMALL, LARGE = 2**16, 2**25
 OTHERS_SHARE = 0.1  # of all cores: other programs may take this much before a machine counts as busy
 
 
@@ -20,6 +23,10 @@ class Machine(Protocol):
 
     def synchronize(self) -> None:
         """Return when the device has finished what it was given."""
+        ...
+
+    def exact(self) -> AbstractContextManager[None]:
+        """Inside, freed memory is given back at once, so that memory held is memory in use.  Not for timing."""
         ...
 
     def memory_bytes(self) -> int | None:
@@ -43,6 +50,9 @@ class Cuda:
     def synchronize(self) -> None:
         torch.cuda.synchronize()
 
+    def exact(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def memory_bytes(self) -> int | None:
         torch.cuda.empty_cache()
         return int(torch.cuda.memory_allocated())
@@ -63,6 +73,14 @@ class Cpu:
     def synchronize(self) -> None:
         """CPU tensors are ready when their call returns."""
 
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        set_malloc(mmap_threshold=SMALL, trim_threshold=SMALL)
+        try:
+            yield
+        finally:  # where glibc's own moving thresholds end up once large tensors were freed: mallopt(3)
+            set_malloc(mmap_threshold=LARGE, trim_threshold=2 * LARGE)
+
     def memory_bytes(self) -> int | None:
         trim()
         return status_bytes("VmRSS")
@@ -75,6 +93,14 @@ class Cpu:
 
     def peak_bytes(self) -> int | None:
         return status_bytes("VmHWM") if self._is_reset else None
+
+
+def set_malloc(mmap_threshold: int, trim_threshold: int) -> None:
+    """From how many bytes glibc takes a block from the system and returns it, instead of keeping it for later."""
+    with suppress(OSError, AttributeError):  # another C library
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, mmap_threshold)
+        library.mallopt(M_TRIM_THRESHOLD, trim_threshold)
 
 
 def trim() -> None:

@@ -95,7 +95,9 @@ class ParityReport(Value):
         """A table with a row a point, and the verdict."""
         head = f"{self.engine_a} against {self.engine_b}, suite {self.suite}, {self.dtype} on {self.device}: "
         lines = [head + ("they agree" if self.passed else "THEY DIFFER"), ""]
-        lines += ["| point | greedy texts equal | largest log-probability difference | smallest p (adjusted) |"]
+        lines += [
+            "| point | greedy texts equal | largest log-probability difference | smallest p (corrected), metric |"
+        ]
         lines += ["|---|---|---|---|"]
         lines += [_row(point) for point in self.points]
         return "\n".join(lines) + "\n"
@@ -103,7 +105,7 @@ class ParityReport(Value):
 
 def _row(point: PointParity) -> str:
     difference = "-" if point.max_logprob_difference is None else f"{point.max_logprob_difference:.1e}"
-    least = min(point.metrics, key=lambda m: m.p_adjusted, default=None)
+    least = min(point.metrics, key=lambda m: m.p_value, default=None)
     tested = "-" if least is None else f"{least.p_value:.3f} ({least.p_adjusted:.2f}), {least.metric}"
     return f"| {point.label} | {point.greedy_equal} of {point.greedy_total} | {difference} | {tested} |"
 
