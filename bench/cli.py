@@ -38,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Benchmark ways of combining fine-tuned language models: how well they control text, and at what cost.",
 )
-out = Console()
+out = Console(markup=False)
 
 SuiteArgument = Annotated[str, typer.Argument(help="a packaged suite's name (`lerpbench suites`) or a YAML file")]
 DbOption = Annotated[Path, typer.Option("--db", help="the SQLite file that keeps everything measured")]
@@ -338,7 +338,7 @@ def parity(
         store.add_parity(
             store.suite(work.suite), ("transformers", "vllm"), report.passed, values, this_environment(store, device)
         )
-    out.print(report.markdown(), highlight=False, markup=False)
+    out.print(report.markdown(), highlight=False)
     if not report.passed:
         raise typer.Exit(1)
 
@@ -402,7 +402,8 @@ def describe_registry(registry: Any, name: str | None) -> None:
 
 
 def describe_class(name: str, cls: Any) -> None:
-    out.print(f"[bold]{name}[/bold]", cls.__doc__ or "", sep="\n", highlight=False)
+    out.print(name, style="bold", highlight=False)
+    out.print(cls.__doc__ or "", highlight=False)
     if getattr(cls, "source", ""):
         out.print(f"Source: {cls.source}", highlight=False)
     table = Table("field", "type", "default", "meaning")

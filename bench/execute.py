@@ -14,6 +14,7 @@ import numpy as np
 
 from bench import plan
 from bench.checkpoints import Checkpoint, digests, require_mixable, resolve
+from bench.engines import require_supported
 from bench.prompts import load_prompts
 from bench.registry import Registry
 from bench.schema import Estimate, Point, Prompt, Suite, UserError
@@ -118,6 +119,7 @@ def prepare(
     prompts = load_prompts(suite.prompts, limit_prompts)
     checkpoints = {name: _resolve(name, source) for name, source in suite.checkpoints.items()}
     require_mixable(checkpoints)
+    require_supported(engine, checkpoints)
     require_room(prompts, checkpoints, suite)
     named = [_named(spec.name, evaluators.create(spec.name, spec.options), suite) for spec in suite.evaluators]
     require_distinct_metrics(named)

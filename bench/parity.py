@@ -95,9 +95,7 @@ class ParityReport(Value):
         """A table with a row a point, and the verdict."""
         head = f"{self.engine_a} against {self.engine_b}, suite {self.suite}, {self.dtype} on {self.device}: "
         lines = [head + ("they agree" if self.passed else "THEY DIFFER"), ""]
-        lines += [
-            "| point | greedy texts equal | largest log-probability difference | smallest p (corrected), metric |"
-        ]
+        lines += ["| point | greedy texts equal | largest log-probability difference | smallest p (corrected) |"]
         lines += ["|---|---|---|---|"]
         lines += [_row(point) for point in self.points]
         return "\n".join(lines) + "\n"

@@ -5,10 +5,10 @@
 
 import importlib
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from typing import Any
 
 from bench.checkpoints import Checkpoint
+from bench.engines import vllm_support
 from bench.registry import suggest
 from bench.schema import UserError
 from bench.serving import Engine
@@ -17,28 +17,33 @@ TABLE = {
     "transformers": "bench.engines.transformers:TransformersEngine",
     "vllm": "bench.engines.vllm:VllmEngine",
 }
+VERSIONS = {"transformers": 1, "vllm": 1}  # raised when the same request would give other completions
 
 
 def choose(name: str) -> str:
-    """The engine's name for `name`, which may be `auto`.  Raises UserError."""
+    """The engine's name for `name`, which may be `auto`.  Raises UserError where it cannot run here."""
     if name == "auto":
         return "vllm" if why_not_vllm() is None else "transformers"
     if name not in TABLE:
         raise UserError(f"unknown engine {name!r}{suggest(name, [*TABLE, 'auto'])}")
-    if name == "vllm" and find_spec("vllm") is None:
-        raise UserError(
-            "engine vllm: vLLM is not installed; pip install 'lerpbench[vllm]', or use --engine transformers"
-        )
+    if name == "vllm" and (reason := vllm_support.why_not(device())) is not None:
+        raise UserError(f"engine vllm: {reason}")
     return name
 
 
 def why_not_vllm() -> str | None:
     """Why `auto` does not take vLLM here; None where it does."""
-    if find_spec("vllm") is None:
-        return "vLLM is not installed (pip install 'lerpbench[vllm]')"
-    if device() != "cuda":
-        return "torch sees no CUDA device (on a CPU vLLM works, but the transformers engine is the default)"
-    return None
+    found = device()
+    if (reason := vllm_support.why_not(found)) is not None:
+        return reason
+    return None if found == "cuda" else "torch sees no CUDA device, and on a CPU the transformers engine is the faster"
+
+
+def require_supported(name: str, checkpoints: Mapping[str, Checkpoint]) -> None:
+    """Raise UserError where the engine cannot serve a checkpoint's architecture."""
+    if name == "vllm":
+        for checkpoint in checkpoints.values():
+            vllm_support.require_supported(checkpoint, device())
 
 
 def device() -> str:
@@ -58,6 +63,3 @@ def engine_class(name: str) -> Callable[[Mapping[str, Checkpoint], str, str], En
 def engine_version(name: str) -> int:
     """The version in an engine's content keys, without importing the engine's packages."""
     return VERSIONS[name]
-
-
-VERSIONS = {"transformers": 1, "vllm": 1}  # raised when the same request would give other completions
