@@ -33,7 +33,7 @@ class TransformersEngine:
     name: ClassVar[str] = "transformers"
     version: ClassVar[int] = 1
 
-    def __init__(self, checkpoints: Mapping[str, Checkpoint], dtype: str, device: str, batch_rows: int = 512) -> None:
+    def __init__(self, checkpoints: Mapping[str, Checkpoint], dtype: str, device: str, batch_rows: int = 640) -> None:
         self.checkpoints = dict(checkpoints)
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.device = device
@@ -42,6 +42,7 @@ class TransformersEngine:
         self._members: dict[str, Any] = {}  # models for logit space, by checkpoint
         self._mixed: tuple[Any, Tensor] | None = None  # the model whose weights are mixed in place, and its buffer
         self._coefficients: Mapping[str, float] = {}  # of the last weights mixture
+        self._scratch: Tensor | None = None
         first = next(iter(self.checkpoints.values()))
         self.config = AutoConfig.from_pretrained(first.path)
         self.tokenizer = AutoTokenizer.from_pretrained(first.path)
@@ -61,7 +62,14 @@ class TransformersEngine:
     def context_length(self) -> int:
         return int(getattr(self.config, "max_position_embeddings", None) or 2**20)
 
+    def scratch(self, rows: int, vocabulary: int) -> Tensor:
+        """(>= rows, V) float32 that the sampler may overwrite; kept from step to step."""
+        if self._scratch is None or self._scratch.shape[0] < rows:
+            self._scratch = torch.empty(rows, vocabulary, device=self.device)
+        return self._scratch
+
     def close(self) -> None:
+        self._scratch = None
         self._flat.clear()
         self._members.clear()
         self._mixed = None
@@ -167,30 +175,35 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
 
 
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
-    """A layer of key-value cache with room for all tokens to come, so that a step copies nothing but its own token."""
+    """A layer of key-value cache with room for all tokens to come, so that a step copies nothing but its own token.
+
+    Time comes first in memory: a step writes one block, and one batched product reads all rows' keys.
+    """
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
         self.capacity = capacity
         self.length = 0
-        self.buffers: list[Tensor] = []  # keys and values, (B, heads, capacity, head size)
+        self.buffers: list[Tensor] = []  # keys and values, (capacity, B, heads, head size)
 
     def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Append (B, heads, T, head size); returns all keys and values so far, (B, heads, length, head size)."""
         if not self.buffers:
             self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-            self.buffers = [new.new_empty((*new.shape[:2], self.capacity, new.shape[-1])) for new in (keys, values)]
+            rows, heads, _, size = keys.shape
+            self.buffers = [new.new_empty((self.capacity, rows, heads, size)) for new in (keys, values)]
         end = self.length + keys.shape[-2]
         for buffer, new in zip(self.buffers, (keys, values), strict=True):
-            buffer[:, :, self.length : end] = new
+            buffer[self.length : end] = new.permute(2, 0, 1, 3)
         self.length = end
         self._expose()
         return self.keys, self.values
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows, in this order; a row may be named several times."""
-        kept = [buffer.new_empty((len(rows), *buffer.shape[1:])) for buffer in self.buffers]
+        kept = [buffer.new_empty((self.capacity, len(rows), *buffer.shape[2:])) for buffer in self.buffers]
         for target, buffer in zip(kept, self.buffers, strict=True):
-            target[:, :, : self.length] = buffer[:, :, : self.length].index_select(0, rows)
+            torch.index_select(buffer[: self.length], 1, rows, out=target[: self.length])
         self.buffers = kept
         self._expose()
 
@@ -198,7 +211,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         return self.length
 
     def _expose(self) -> None:
-        self.keys, self.values = (buffer[:, :, : self.length] for buffer in self.buffers)
+        self.keys, self.values = (buffer[: self.length].permute(1, 2, 0, 3) for buffer in self.buffers)
 
 
 class TransformersModel:
@@ -307,8 +320,9 @@ class TransformersModel:
             if self.filter_p is not None and self.filter_member is not None:
                 allowed = nucleus_mask(logits[self.filter_member], self.filter_p)
             top_p = 1.0 if allowed is not None else sampling.top_p
-            tempered = mixed if sampling.temperature == 1 else mixed / sampling.temperature
-            chunks.append(sample_nucleus(tempered, top_p, keys[start : start + rows], step, allowed))
+            tempered = mixed if sampling.temperature == 1 else mixed.div_(sampling.temperature)
+            work = self.engine.scratch(len(mixed), mixed.shape[-1])
+            chunks.append(sample_nucleus(tempered, top_p, keys[start : start + rows], step, allowed, work))
         return torch.cat(chunks)
 
     def _mixed(self, logits: Sequence[Tensor]) -> Tensor:

@@ -29,7 +29,7 @@ def test_draws_follow_the_exact_nucleus(top_p: float, spread: float) -> None:
     logits = torch.randn(50, generator=torch.Generator().manual_seed(7)) * spread
     n = 40_000
     keys = row_keys([Prompt(set="chi", row=0, text="")], n, seed=11)
-    drawn = sample_nucleus(logits.expand(n, -1), top_p, keys, step=3)
+    drawn = sample_nucleus(logits.repeat(n, 1), top_p, keys, step=3)
     expected = exact_nucleus(logits, top_p) * n
     counts = torch.bincount(drawn, minlength=50).double()
     assert counts[expected == 0].sum() == 0
