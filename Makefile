@@ -9,7 +9,7 @@ DB ?= results.db
 SITE ?= site
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test lint types imports bench gpu-check readme clean
+.PHONY: help demo test lint types imports bench bench-baseline gpu-check readme clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,8 +30,13 @@ types: $(VENV)/.installed-test ## mypy --strict
 imports: $(VENV)/.installed-test ## who may import whom
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed-test ## the speed tests, on a quiet machine
-	$(BIN)/python -m pytest tests/perf
+bench: $(VENV)/.installed-test ## the speed tests on a quiet machine, compared with the saved baseline
+	mkdir -p .benchmarks
+	$(BIN)/python -m pytest tests/perf -s --benchmark-json .benchmarks/last.json --benchmark-compare='*_baseline' \
+		--benchmark-compare-fail=median:10%
+
+bench-baseline: $(VENV)/.installed-test ## save what `make bench` compares with
+	$(BIN)/python -m pytest tests/perf --benchmark-save=baseline
 
 gpu-check: ## parity and throughput of the vLLM engine on a GPU
 	$(PYTHON) -m bench.gpu_check --out gpu-check

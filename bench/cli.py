@@ -38,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Benchmark ways of combining fine-tuned language models: how well they control text, and at what cost.",
 )
-out = Console(markup=False)
+out = Console(markup=False, width=None if sys.stdout.isatty() else 140)
 
 SuiteArgument = Annotated[str, typer.Argument(help="a packaged suite's name (`lerpbench suites`) or a YAML file")]
 DbOption = Annotated[Path, typer.Option("--db", help="the SQLite file that keeps everything measured")]
