@@ -368,9 +368,20 @@ def _parity(store: Store, suite_id: int) -> tuple[dict[str, Any], ...]:
 
 
 def _overhead(store: Store, suite: str, engine: str) -> tuple[dict[str, Any], ...]:
+    """The view's lines, each with `busy` and `within_floor` from the record's details."""
     cursor = store.db.execute("SELECT * FROM overhead WHERE suite = ? AND engine = ?", [suite, engine])
     names = [column[0] for column in cursor.description]
-    return tuple(dict(zip(names, row, strict=True)) for row in cursor)
+    lines = [dict(zip(names, row, strict=True)) for row in cursor]
+    noted = store.db.execute(
+        "SELECT method, batch_size, new_tokens, metric, details FROM overhead_records "
+        "JOIN suites ON suites.id = suite_id WHERE suites.name = ? AND engine = ?",
+        [suite, engine],
+    )
+    details = {tuple(row[:4]): json.loads(row[4]) for row in noted}
+    for line in lines:
+        found = details.get((line["method"], line["batch_size"], line["new_tokens"], line["metric"]), {})
+        line |= {key: found.get(key) for key in ("busy", "within_floor")}
+    return tuple(lines)
 
 
 CORE = ("sentiment", "fraction_positive", "perplexity", "perplexity_dexperts", "acceptability", "distinct_1_dexperts",

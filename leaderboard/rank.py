@@ -161,7 +161,7 @@ def price_limit(board: Board, prompts: str) -> float | None:
 def _overhead(board: Board, method: str) -> Derived:
     """The method's measured time per token over the base's, at the smallest stored batch."""
     rows = [r for r in board.overhead if r["method"] == method and r["ratio_to_base"] is not None]
-    timed = [r for r in rows if "latency" in r["metric"] or "seconds" in r["metric"] or "time" in r["metric"]]
+    timed = [r for r in rows if r["metric"] == "time_per_output_token_s"]
     if not timed:
         return Derived(None, reason="not timed")
     row = min(timed, key=lambda r: (r["batch_size"], r["new_tokens"], r["metric"]))

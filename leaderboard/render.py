@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 
 from bench.schema import UserError
 from bench.store import Store
-from leaderboard import completions, figures, paper
+from leaderboard import completions, figures, overhead, paper
 from leaderboard.iso import rank_at_targets
 from leaderboard.merge import load_boards
 from leaderboard.pareto import areas, pareto_places
@@ -27,6 +27,7 @@ PAGES = (
     ("board", "index.html", "Results"),
     ("ranking", "ranking.html", "Ranking"),
     ("completions", "completions.html", "Completions"),
+    ("overhead", "overhead.html", "Overhead"),
     ("paper", "paper.html", "The paper's claims"),
     ("runs", "runs.html", "Provenance"),
     ("methodology", "methodology.html", "Methodology"),
@@ -107,6 +108,13 @@ def board_files(
         ),
         f"{folder}ranking.html": env.get_template("ranking.html").render(
             **common, page="ranking", series=series, **ranking(board, series), price=PRICE, control=CONTROL, cost=COST
+        ),
+        f"{folder}overhead.html": env.get_template("overhead.html").render(
+            **common,
+            page="overhead",
+            cells=overhead.cells(board.overhead),
+            switches=overhead.once(board.overhead),
+            details=overhead.DETAILS,
         ),
         f"{folder}paper.html": env.get_template("paper.html").render(
             **common, page="paper", claims=paper.claims(board, series)

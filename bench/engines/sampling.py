@@ -13,7 +13,6 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bench.schema import Prompt
@@ -69,7 +68,7 @@ def sample_nucleus(
     if top_p >= 1:
         return tokens
     chosen = weights.gather(1, tokens[:, None])
-    heavier = F.threshold_(torch.sub(weights, chosen, out=work), 0.0, 0.0).gt_(0)  # 1 where heavier than the draw
+    heavier = torch.threshold_(torch.sub(weights, chosen, out=work), 0.0, 0.0).gt_(0)  # 1 where heavier than the draw
     rejected = (heavier.mul_(weights).sum(dim=-1).double() >= limit).nonzero()[:, 0]
     if rejected.numel():
         tokens[rejected] = _redraw(weights[rejected], chosen[rejected], limit[rejected], keys[rejected], step)

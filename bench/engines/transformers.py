@@ -190,8 +190,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         """Append (B, heads, T, head size); returns all keys and values so far, (B, heads, length, head size)."""
         if not self.buffers:
             self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-            rows, heads, _, size = keys.shape
-            self.buffers = [new.new_empty((self.capacity, rows, heads, size)) for new in (keys, values)]
+            self.buffers = [new.new_empty((self.capacity, *new.shape[:2], new.shape[-1])) for new in (keys, values)]
         end = self.length + keys.shape[-2]
         for buffer, new in zip(self.buffers, (keys, values), strict=True):
             buffer[self.length : end] = new.permute(2, 0, 1, 3)
