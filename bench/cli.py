@@ -158,14 +158,18 @@ def plan(
 ) -> None:
     """What a run would do: points, completions, and what is stored already."""
     from bench.execute import status
+    from bench.plan import plan_points
 
+    methods = method_table.registry()
+    loaded = load_suite(suite, methods, evaluator_table.registry())
+    points = plan_points(loaded, methods, only or ())  # shown even where the models or prompts cannot be had
+    table = Table("method", "points", title=f"suite {loaded.name}", title_justify="left")
+    for name in dict.fromkeys(point.method for point in points):
+        table.add_row(name, str(sum(point.method == name for point in points)))
+    out.print(table)
     work = prepared(suite, engine, only, limit_prompts)
     with opened(db, create=False) if db.exists() else no_store() as store:
         found = status(work, store)
-    table = Table("method", "points", title=f"suite {work.suite.name} on {work.engine}", title_justify="left")
-    for name in dict.fromkeys(point.method for point in work.points):
-        table.add_row(name, str(sum(point.method == name for point in work.points)))
-    out.print(table)
     todo = found.generations - found.generations_stored
     out.print(f"{found.points} points, {found.generations} distinct mixtures")
     samples = work.suite.sampling.samples
