@@ -308,9 +308,12 @@ def require_folder(folder: Path) -> None:
 
 def quieten() -> None:
     """Keep the libraries' own notes and bars off the terminal."""
+    import warnings
+
     import datasets
     from transformers.utils import logging
 
+    warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     datasets.disable_progress_bars()

@@ -56,38 +56,25 @@ def tiny_trio(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: GPT2Toke
     return folders
 
 
+def save_classifier(folder: Path, tokenizer: GPT2TokenizerFast, labels: tuple[str, ...], seed: int) -> Path:
+    """A random classifier with these labels."""
+    torch.manual_seed(seed)
+    names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+    GPT2ForSequenceClassification(tiny_config(len(tokenizer), num_labels=len(labels), **names)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_classifier(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: GPT2TokenizerFast) -> Path:
-    """A random three-way classifier with the labels negative, neutral, positive."""
-    folder = tmp_path_factory.mktemp("classifier")
-    torch.manual_seed(1)
-    labels = ("negative", "neutral", "positive")
-    config = tiny_config(
-        len(tiny_tokenizer),
-        num_labels=3,
-        id2label=dict(enumerate(labels)),
-        label2id={n: i for i, n in enumerate(labels)},
-    )
-    GPT2ForSequenceClassification(config).save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    return folder
+    """A random three-way sentiment classifier."""
+    return save_classifier(tmp_path_factory.mktemp("s"), tiny_tokenizer, ("negative", "neutral", "positive"), seed=1)
 
 
 @pytest.fixture(scope="session")
 def tiny_acceptability(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: GPT2TokenizerFast) -> Path:
-    """A random two-way classifier with the labels unacceptable, acceptable."""
-    folder = tmp_path_factory.mktemp("acceptability")
-    torch.manual_seed(2)
-    labels = ("unacceptable", "acceptable")
-    config = tiny_config(
-        len(tiny_tokenizer),
-        num_labels=2,
-        id2label=dict(enumerate(labels)),
-        label2id={n: i for i, n in enumerate(labels)},
-    )
-    GPT2ForSequenceClassification(config).save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    return folder
+    """A random acceptability classifier."""
+    return save_classifier(tmp_path_factory.mktemp("a"), tiny_tokenizer, ("unacceptable", "acceptable"), seed=2)
 
 
 @pytest.fixture(scope="session")
