@@ -161,7 +161,7 @@ class OverheadSpec(Value):
     """
 
     batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 8, 32), min_length=1)
-    new_tokens: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(32,), min_length=1)
+    new_tokens: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(8, 32), min_length=1)
     rounds: int = Field(default=10, ge=3)
     precision: float = Field(default=0.02, gt=0)
     budget_s: float = Field(default=120, gt=0)

@@ -7,6 +7,8 @@ from typing import Any
 from leaderboard.rank import Derived
 
 SHOWN = "time_per_output_token_s"
+MODEL = "roofline_s_per_token"
+ENSEMBLE = "ensemble of "
 DETAILS = (
     ("time_to_first_token_s", "First token", 1e3, "ms"),
     ("time_per_output_token_s", "Each further token", 1e3, "ms"),
@@ -71,8 +73,74 @@ def _scaled(value: float | None, scale: float) -> float | None:
     return None if value is None else value * scale
 
 
-def once(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, float | None, float | None]]:
-    """What depends on no batch: (method, seconds to switch to its point, bytes the switch needs)."""
-    switches = {x["method"]: x["value"] for x in lines if x["metric"] == "switch_s"}
-    memory = {x["method"]: x["value"] for x in lines if x["metric"] == "switch_memory_bytes"}
-    return [(method, seconds, memory.get(method)) for method, seconds in switches.items()]
+@dataclass(frozen=True)
+class Curve:
+    """A method's ratio to the base along an axis; `points` are (value on the axis, ratio)."""
+
+    method: str
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Curves over one axis, the other things equal, with the simple model's curves beside them."""
+
+    title: str
+    axis: str
+    measured: tuple[Curve, ...]
+    model: tuple[Curve, ...]
+
+
+def scaling(lines: Sequence[Mapping[str, Any]]) -> list[Scaling]:
+    """The ratio against batch size, output length and members; an axis with fewer than two values is left out."""
+    sizes, lengths = _values(lines, "batch_size"), _values(lines, "new_tokens")
+    if not sizes or not lengths:
+        return []
+    found = [
+        _along(lines, f"Batch size, {lengths[-1]} new tokens", "batch_size", {"new_tokens": lengths[-1]}),
+        _along(lines, f"New tokens, batch {sizes[-1]}", "new_tokens", {"batch_size": sizes[-1]}),
+        _members(lines, sizes[-1], lengths[-1]),
+    ]
+    return [plot for plot in found if any(len(curve.points) > 1 for curve in plot.measured)]
+
+
+def _values(lines: Sequence[Mapping[str, Any]], key: str) -> list[int]:
+    return sorted({line[key] for line in lines if line["metric"] == SHOWN})
+
+
+def _along(lines: Sequence[Mapping[str, Any]], title: str, axis: str, fixed: Mapping[str, int]) -> Scaling:
+    kept = [line for line in lines if all(line[key] == value for key, value in fixed.items())]
+    return Scaling(title, axis.replace("_", " "), _curves(kept, axis, SHOWN), _curves(kept, axis, MODEL))
+
+
+def _curves(lines: Sequence[Mapping[str, Any]], axis: str, metric: str) -> tuple[Curve, ...]:
+    by_method: dict[str, list[tuple[float, float]]] = {}
+    for line in lines:
+        if line["metric"] == metric and line["ratio_to_base"] is not None and not line["method"].startswith(ENSEMBLE):
+            by_method.setdefault(line["method"], []).append((line[axis], line["ratio_to_base"]))
+    return tuple(Curve(method, tuple(sorted(points))) for method, points in by_method.items())
+
+
+def _members(lines: Sequence[Mapping[str, Any]], batch_size: int, new_tokens: int) -> Scaling:
+    """One curve: the base is an ensemble of one."""
+    kept = [x for x in lines if (x["batch_size"], x["new_tokens"]) == (batch_size, new_tokens)]
+
+    def points(metric: str) -> tuple[tuple[float, float], ...]:
+        found = {
+            1 if x["method"] == "base" else int(x["method"].removeprefix(ENSEMBLE)): x["ratio_to_base"]
+            for x in kept
+            if x["metric"] == metric and (x["method"] == "base" or x["method"].startswith(ENSEMBLE))
+        }
+        return tuple(sorted((m, ratio) for m, ratio in found.items() if ratio is not None))
+
+    title = f"Members of the ensemble, batch {batch_size}, {new_tokens} new tokens"
+    measured, model = Curve("ensemble", points(SHOWN)), Curve("ensemble", points(MODEL))
+    return Scaling(title, "members", (measured,), (model,))
+
+
+def once(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[float | None]]]:
+    """What depends on no batch, by method: milliseconds to start, milliseconds and MiB to switch to its point."""
+    wanted = (("start_up_s", 1e3), ("switch_s", 1e3), ("switch_memory_bytes", 2**-20))
+    found = {(x["method"], x["metric"]): x["value"] for x in lines if not x["batch_size"]}
+    methods = dict.fromkeys(method for method, _ in found)
+    return [(m, [_scaled(found.get((m, metric)), scale) for metric, scale in wanted]) for m in methods]

@@ -115,6 +115,7 @@ def board_files(
             cells=overhead.cells(board.overhead),
             switches=overhead.once(board.overhead),
             details=overhead.DETAILS,
+            scaling=overhead.scaling(board.overhead),
         ),
         f"{folder}paper.html": env.get_template("paper.html").render(
             **common, page="paper", claims=paper.claims(board, series)
