@@ -51,7 +51,7 @@ def line(records: list[OverheadRecord], method: str, cell: Cell) -> OverheadReco
 @pytest.mark.parametrize("batch_size", SPEC.batch_sizes)
 @pytest.mark.parametrize("method", ["g1", "g2", "g3", "dexperts"])
 def test_time_over_the_base(ledger: tuple[list[OverheadRecord], float], method: str, batch_size: int) -> None:
-    """Mixed weights are inside the noise floor, which is at most a tenth; DExperts costs about three bases.
+    """Mixed weights cost what the base costs, to a tenth (a single round's noise); DExperts about three bases.
 
     More than three where one model fits the cache and three do not.
     """
@@ -62,8 +62,7 @@ def test_time_over_the_base(ledger: tuple[list[OverheadRecord], float], method: 
     if method == "dexperts":
         assert found.ratio_to_base is not None and 1.5 < found.ratio_to_base < 4.5
     else:
-        assert found.details["within_floor"], found.details
-        assert found.details["floor"][1] < 1.1
+        assert found.ratio_to_base is not None and abs(found.ratio_to_base - 1) < 0.1
 
 
 def test_the_mini_suite_takes_less_than_three_minutes(ledger: tuple[list[OverheadRecord], float]) -> None:
