@@ -74,7 +74,7 @@ def run(
 ) -> None:
     """Generate, judge and render a suite; what is stored already is not made again."""
     require_folder(site)
-    work = prepared(suite, engine, only, limit_prompts)
+    work = prepared(loaded(suite), engine, only, limit_prompts)
     execute(work, db, ("generate", "probe", "evaluate"))
     if work.suite.overhead is not None and work.complete:
         time_overhead(work, work.suite, db, work.suite.overhead, again=False)
@@ -90,7 +90,7 @@ def generate(
     limit_prompts: LimitOption = None,
 ) -> None:
     """Generate the completions that are not stored yet."""
-    execute(prepared(suite, engine, only, limit_prompts), db, ("generate",))
+    execute(prepared(loaded(suite), engine, only, limit_prompts), db, ("generate",))
 
 
 @app.command()
@@ -102,7 +102,7 @@ def evaluate(
     limit_prompts: LimitOption = None,
 ) -> None:
     """Judge the stored completions and probe the mixtures; generates nothing."""
-    execute(prepared(suite, engine, only, limit_prompts), db, ("probe", "evaluate"))
+    execute(prepared(loaded(suite), engine, only, limit_prompts), db, ("probe", "evaluate"))
 
 
 @app.command()
@@ -117,22 +117,17 @@ def overhead(
     import_benchmark: Annotated[Path | None, typer.Option(help="take pytest-benchmark's JSON instead")] = None,
 ) -> None:
     """Time what each method costs over the base, on a quiet machine; see docs/OVERHEAD.md."""
-    from bench.execute import prepare
     from bench.schema import OverheadSpec
 
-    methods, known = method_table.registry(), evaluator_table.registry()
-    loaded = load_suite(suite, methods, known)
+    timed = loaded(suite)
     if import_benchmark is not None:
-        import_overhead(loaded, db, import_benchmark)
+        import_overhead(timed, db, import_benchmark)
         return
     asked = {"batch_sizes": batch_size, "new_tokens": new_tokens, "rounds": rounds, "budget_s": budget_s}
     changes = {key: value for key, value in asked.items() if value is not None}
-    spec = OverheadSpec(**{**(loaded.overhead or OverheadSpec()).model_dump(), **changes})
-    chosen = engines.choose(engine)
-    quieten()
-    unjudged = loaded.model_copy(update={"evaluators": ()})  # timing needs no judge
-    work = prepare(unjudged, methods, known, chosen, engines.engine_version(chosen))
-    time_overhead(work, loaded, db, spec, again=True)
+    spec = OverheadSpec(**{**(timed.overhead or OverheadSpec()).model_dump(), **changes})
+    work = prepared(timed.model_copy(update={"evaluators": ()}), engine)  # timing needs no judge
+    time_overhead(work, timed, db, spec, again=True)
 
 
 @app.command()
@@ -160,14 +155,13 @@ def plan(
     from bench.execute import status
     from bench.plan import plan_points
 
-    methods = method_table.registry()
-    loaded = load_suite(suite, methods, evaluator_table.registry())
-    points = plan_points(loaded, methods, only or ())  # shown even where the models or prompts cannot be had
-    table = Table("method", "points", title=f"suite {loaded.name}", title_justify="left")
+    found_suite = loaded(suite)
+    points = plan_points(found_suite, method_table.registry(), only or ())  # shown even where models cannot be had
+    table = Table("method", "points", title=f"suite {found_suite.name}", title_justify="left")
     for name in dict.fromkeys(point.method for point in points):
         table.add_row(name, str(sum(point.method == name for point in points)))
     out.print(table)
-    work = prepared(suite, engine, only, limit_prompts)
+    work = prepared(found_suite, engine, only, limit_prompts)
     with opened(db, create=False) if db.exists() else no_store() as store:
         found = status(work, store)
     todo = found.generations - found.generations_stored
@@ -182,15 +176,19 @@ def plan(
     out.print(f"to do: {todo * found.completions_per_point:,} completions" if todo else "nothing to generate")
 
 
-def prepared(suite: str, engine: str, only: Sequence[str] | None, limit: int | None) -> "Work":
+def loaded(suite: str) -> Suite:
+    """The checked suite of a name or path."""
+    return load_suite(suite, method_table.registry(), evaluator_table.registry())
+
+
+def prepared(suite: Suite, engine: str, only: Sequence[str] | None = None, limit: int | None = None) -> "Work":
     """Everything found and checked, before anything is written."""
-    methods, known = method_table.registry(), evaluator_table.registry()
-    loaded = load_suite(suite, methods, known)
     chosen = engines.choose(engine)
     quieten()
     from bench.execute import prepare
 
-    return prepare(loaded, methods, known, chosen, engines.engine_version(chosen), only or (), limit)
+    registries = method_table.registry(), evaluator_table.registry()
+    return prepare(suite, *registries, chosen, engines.engine_version(chosen), only or (), limit)
 
 
 def execute(work: "Work", db: Path, stages: Sequence["Stage"]) -> None:
@@ -333,7 +331,7 @@ def parity(
     from evaluators.base import TextEvaluator
     from evaluators.judges import Judges
 
-    work = prepared(suite, "vllm", only, limit_prompts)
+    work = prepared(loaded(suite), "vllm", only, limit_prompts)
     device = engines.device()
     found = [item.evaluator for item in work.evaluators if isinstance(item.evaluator, TextEvaluator)]
     with opened(db) as store, TerminalReporter().task("Comparing engines", 2 * len(work.points)) as advance:
@@ -372,10 +370,9 @@ def compare(
 @app.command()
 def suites() -> None:
     """The packaged suites."""
-    methods, known = method_table.registry(), evaluator_table.registry()
     table = Table("suite", "title", "methods")
     for name in packaged_suites():
-        suite = load_suite(name, methods, known)
+        suite = loaded(name)
         table.add_row(name, suite.title, ", ".join(dict.fromkeys(spec.name for spec in suite.methods)))
     out.print(table)
 

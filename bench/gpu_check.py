@@ -50,11 +50,6 @@ class Scale:
     dtype: str
     rounds: int
 
-    @property
-    def rows_together(self) -> int:
-        """Rows of one generate() batch: the first throughput run."""
-        return self.prompts[0] * self.samples
-
 
 FULL = Scale(50257, 1280, 36, 20, 12, (40, 400, 1000), 25, 30, "bfloat16", 10)  # GPT-2 Large
 MINI = Scale(4096, 192, 4, 6, 4, (120,), 5, 30, "float32", 10)  # the packaged models: 600 rows

@@ -59,9 +59,6 @@ class Registry(Generic[T]):
         """Built-in names in table order, then plugins by name."""
         return [*self._paths, *sorted(self._plugins)]
 
-    def is_plugin(self, name: str) -> bool:
-        return name in self._plugins
-
     def get(self, name: str) -> type[T]:
         """The class called `name`.  Raises UserError with the nearest name, or with what broke in a plugin."""
         if name in self._paths:

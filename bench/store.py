@@ -7,8 +7,7 @@ stored is never made again; `points` says which stored work stands for which pla
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -411,11 +410,6 @@ class Store:
                 prompts.append(Prompt(set=set_name, row=prompt_row, text=prompt))
             completions.append(Completion(index[input_id], sample, text, n_tokens, finish_reason))
         return prompts, completions
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        with self.db.atomic():
-            yield
 
     # ------------------------------------------------------------------------------------------ inside
 

@@ -17,7 +17,6 @@ from bench.schema import UserError
 ARCHITECTURE = "LerpbenchMixtureGPT2"
 MODEL = "bench.engines.vllm_model:MixtureGPT2"
 WORKER = "bench.engines.vllm_model.MixtureWorker"
-TESTED = ("0.26", "0.32")  # the oldest and the newest release that the engine was run on
 
 ACTIVATIONS: dict[str, str | None] = {  # name in config.json: the approximation of GELU, None for ReLU
     "gelu_new": "tanh",
