@@ -1,0 +1,46 @@
+"""The command line, and the only place where registries, store, engine and leaderboard meet.
+
+A user's mistake prints one line and exits with 2; a bug keeps its traceback.
+"""
+
+import os
+import sys
+
+# Before torch starts its threads: wait a little for the others, then sleep.  Endless spinning makes two busy programs
+# on the same cores slow each other tenfold.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+import typer
+
+from bench.cli import inspecting, publishing, running, timing
+from bench.schema import UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Benchmark ways of combining fine-tuned language models: how well they control text, and at what cost.",
+)
+COMMANDS = {
+    "Run a benchmark": (running.run, running.plan, running.generate, running.evaluate),
+    "Measure the machinery": (timing.overhead, timing.parity),
+    "Read what was measured": (publishing.render, publishing.compare),
+    "Look around": (inspecting.suites, inspecting.methods, inspecting.evaluators, inspecting.doctor),
+}
+for panel, functions in COMMANDS.items():
+    for function in functions:
+        app.command(rich_help_panel=panel)(function)
+
+
+def main() -> None:
+    """Entry point of the `lerpbench` command."""
+    try:
+        app()
+    except UserError as error:
+        print(f"lerpbench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nlerpbench: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)

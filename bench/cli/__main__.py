@@ -1,0 +1,5 @@
+"""`python -m bench.cli`, as `lerpbench`."""
+
+from bench.cli import main
+
+main()

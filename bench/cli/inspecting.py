@@ -1,0 +1,104 @@
+"""Commands that show what there is: suites, methods, evaluators, and this machine."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+import evaluators as evaluator_table
+import methods as method_table
+from bench import engines
+from bench.cli.common import device_name, loaded, out
+from bench.schema import UserError
+from bench.suite import packaged_suites
+
+
+def suites() -> None:
+    """The packaged suites."""
+    table = Table("suite", "title", "methods")
+    for name in packaged_suites():
+        suite = loaded(name)
+        table.add_row(name, suite.title, ", ".join(dict.fromkeys(spec.name for spec in suite.methods)))
+    out.print(table)
+
+
+def methods(name: Annotated[str | None, typer.Argument(help="show one method's parameters")] = None) -> None:
+    """The registered control methods."""
+    describe_registry(method_table.registry(), name)
+
+
+def evaluators(name: Annotated[str | None, typer.Argument(help="show one evaluator's fields")] = None) -> None:
+    """The registered evaluators."""
+    describe_registry(evaluator_table.registry(), name)
+
+
+def doctor() -> None:
+    """What this machine can do, and which engine `auto` takes here."""
+    import torch
+
+    from bench import environment
+    from bench.checkpoints import MODELS
+
+    device = engines.device()
+    details = environment.describe(device_name(device), torch.get_num_threads())
+    reason = engines.why_not_vllm()
+    table = Table(show_header=False)
+    packages = ", ".join(f"{key} {value}" for key, value in details["packages"].items())
+    for label, value in (
+        ("python", f"{details['python']} on {details['platform']}"),
+        ("processor", f"{details['processor']}, {details['cores']} cores, {details['memory_gib']} GiB"),
+        ("device", details["device"]),
+        ("packages", packages),
+        ("packaged models", ", ".join(sorted(p.name for p in MODELS.iterdir())) if MODELS.is_dir() else "none"),
+        ("engine auto", f"{engines.choose('auto')}" + (f": {reason}" if reason else "")),
+    ):
+        table.add_row(label, value)
+    out.print(table)
+
+
+def describe_registry(registry: Any, name: str | None) -> None:
+    """A table of all, or the fields of one.  A plugin that cannot be loaded is listed with the reason."""
+    if name is not None:
+        describe_class(name, registry.get(name))
+        return
+    table = Table(registry.kind, "what it is", "fields")
+    for known in registry.names():
+        try:
+            cls = registry.get(known)
+        except UserError as error:
+            table.add_row(known, f"broken: {error}", "")
+            continue
+        table.add_row(known, summary_of(cls), ", ".join(cls.model_fields))
+    out.print(table)
+
+
+def describe_class(name: str, cls: Any) -> None:
+    out.print(name, style="bold", highlight=False)
+    out.print(cls.__doc__ or "", highlight=False)
+    if getattr(cls, "source", ""):
+        out.print(f"Source: {cls.source}", highlight=False)
+    table = Table("field", "type", "default", "meaning")
+    for field, info in cls.model_fields.items():
+        default = "required" if info.is_required() else repr(info.get_default(call_default_factory=True))
+        kind = getattr(info.annotation, "__name__", None) or str(info.annotation)
+        table.add_row(field, kind, default, info.description or "")
+    if cls.model_fields:
+        out.print(table)
+    if hasattr(cls, "metrics"):
+        describe_metrics(cls)
+
+
+def describe_metrics(cls: Any) -> None:
+    """The metrics of an evaluator in its default configuration, where it has one."""
+    try:
+        metrics = cls().metrics()
+    except ValueError:  # a required field: the metrics depend on it
+        return
+    table = Table("metric", "better", "unit", "definition")
+    for metric in metrics:
+        table.add_row(metric.name, metric.direction, metric.unit, metric.description)
+    out.print(table)
+
+
+def summary_of(cls: Any) -> str:
+    return (cls.__doc__ or "").strip().split("\n")[0]

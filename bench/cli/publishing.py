@@ -1,0 +1,35 @@
+"""Commands that read databases and never generate: render and compare."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.common import DbOption, SiteOption, out, require_folder
+
+
+def render(
+    databases: Annotated[list[Path] | None, typer.Argument(help="databases; default results.db")] = None,
+    site: SiteOption = Path("site"),
+) -> None:
+    """Write the leaderboard's pages from one or several databases."""
+    import leaderboard
+
+    require_folder(site)
+    leaderboard.render(databases or [Path("results.db")], site)
+    out.print(f"leaderboard: {site / 'index.html'}")
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="a setting such as 'g2(alpha=0.5)', or a method: its reach")],
+    b: Annotated[str, typer.Argument(help="what it is compared with")],
+    db: DbOption = Path("results.db"),
+    suite: Annotated[str | None, typer.Option(help="only this suite's board")] = None,
+    prompts: Annotated[str, typer.Option(help="only this prompt set")] = "",
+) -> None:
+    """Paired differences A - B on the same prompts, with intervals and Holm's correction."""
+    from leaderboard.comparison import compare as compared
+    from leaderboard.comparison import describe
+
+    for comparison in compared([db], a, b, suite=suite, prompts=prompts):
+        print("\n".join(describe(comparison)))
