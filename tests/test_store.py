@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.migrations import APPLICATION_ID
 from bench.schema import Completion, Estimate, Metric, Point, Prompt, PromptSource, Recipe, Suite, UserError
 from bench.stats import RatioStatistic, ScoreColumn
-from bench.store import APPLICATION_ID, Store
+from bench.store import Store
 
 RECIPE = Recipe(space="weights", coefficients={"base": 1})
 SUITE = Suite(name="s", checkpoints={"base": "x"}, prompts={"n": PromptSource(source="x")}, methods=())

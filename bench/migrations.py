@@ -1,0 +1,96 @@
+"""The database's schema, one migration after another: a database made by any earlier version becomes today's."""
+
+from sqlite_utils import Database, Migrations
+
+APPLICATION_ID = 0x6C657270  # "lerp" in SQLite's header: tells our files from others
+
+migrations = Migrations("lerpbench")
+
+
+@migrations()
+def m001_initial(db: Database) -> None:
+    db.executescript(
+        """
+        CREATE TABLE environments (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, details TEXT NOT NULL,
+            created_at TEXT NOT NULL);
+        CREATE TABLE suites (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, definition TEXT NOT NULL,
+            updated_at TEXT NOT NULL);
+        CREATE TABLE runs (id INTEGER PRIMARY KEY, suite_id INTEGER NOT NULL REFERENCES suites(id),
+            engine TEXT NOT NULL, environment_id INTEGER NOT NULL REFERENCES environments(id),
+            command TEXT NOT NULL, started_at TEXT NOT NULL, finished_at TEXT);
+        CREATE TABLE inputs (id INTEGER PRIMARY KEY, set_name TEXT NOT NULL, row INTEGER NOT NULL, text TEXT NOT NULL,
+            UNIQUE (set_name, row, text));
+        CREATE TABLE metrics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, direction TEXT NOT NULL,
+            unit TEXT NOT NULL, description TEXT NOT NULL);
+        CREATE TABLE mixtures (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, engine TEXT NOT NULL,
+            dtype TEXT NOT NULL, recipe TEXT NOT NULL, checkpoints TEXT NOT NULL, survived_update REAL);
+        CREATE TABLE generations (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
+            mixture_id INTEGER NOT NULL REFERENCES mixtures(id), sampling TEXT NOT NULL, n_prompts INTEGER NOT NULL,
+            n_completions INTEGER NOT NULL, n_tokens INTEGER NOT NULL, duration_s REAL NOT NULL,
+            environment_id INTEGER NOT NULL REFERENCES environments(id), created_at TEXT NOT NULL);
+        CREATE TABLE completion_texts (id INTEGER PRIMARY KEY,
+            generation_id INTEGER NOT NULL REFERENCES generations(id), input_id INTEGER NOT NULL REFERENCES inputs(id),
+            sample INTEGER NOT NULL, text TEXT NOT NULL, n_tokens INTEGER NOT NULL, finish_reason TEXT NOT NULL);
+        CREATE INDEX completion_texts_by_generation ON completion_texts (generation_id);
+        CREATE TABLE evaluations (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, evaluator TEXT NOT NULL,
+            version INTEGER NOT NULL, options TEXT NOT NULL, mixture_id INTEGER NOT NULL REFERENCES mixtures(id),
+            generation_id INTEGER REFERENCES generations(id), duration_s REAL NOT NULL,
+            environment_id INTEGER NOT NULL REFERENCES environments(id), created_at TEXT NOT NULL);
+        CREATE TABLE scores (evaluation_id INTEGER NOT NULL REFERENCES evaluations(id),
+            metric_id INTEGER NOT NULL REFERENCES metrics(id),
+            completion_id INTEGER NOT NULL REFERENCES completion_texts(id), value REAL, reason TEXT,
+            PRIMARY KEY (evaluation_id, metric_id, completion_id)) WITHOUT ROWID;
+        CREATE TABLE statistics (evaluation_id INTEGER NOT NULL REFERENCES evaluations(id),
+            metric_id INTEGER NOT NULL REFERENCES metrics(id), input_id INTEGER NOT NULL REFERENCES inputs(id),
+            numerator REAL NOT NULL, denominator REAL NOT NULL, n_scored INTEGER NOT NULL, n_total INTEGER NOT NULL,
+            PRIMARY KEY (evaluation_id, metric_id, input_id)) WITHOUT ROWID;
+        CREATE TABLE estimates (id INTEGER PRIMARY KEY, evaluation_id INTEGER NOT NULL REFERENCES evaluations(id),
+            metric_id INTEGER NOT NULL REFERENCES metrics(id), prompts TEXT, value REAL, low REAL, high REAL,
+            n_scored INTEGER NOT NULL, n_total INTEGER NOT NULL, reason TEXT, transform TEXT);
+        CREATE INDEX estimates_by_evaluation ON estimates (evaluation_id);
+        CREATE TABLE points (id INTEGER PRIMARY KEY, suite_id INTEGER NOT NULL REFERENCES suites(id),
+            engine TEXT NOT NULL, method TEXT NOT NULL, params TEXT NOT NULL, position INTEGER NOT NULL,
+            mixture_id INTEGER NOT NULL REFERENCES mixtures(id), generation_id INTEGER REFERENCES generations(id),
+            UNIQUE (suite_id, engine, method, params));
+        CREATE TABLE point_evaluations (point_id INTEGER NOT NULL REFERENCES points(id) ON DELETE CASCADE,
+            evaluation_id INTEGER NOT NULL REFERENCES evaluations(id), PRIMARY KEY (point_id, evaluation_id))
+            WITHOUT ROWID;
+        CREATE TABLE overhead_records (id INTEGER PRIMARY KEY, suite_id INTEGER NOT NULL REFERENCES suites(id),
+            engine TEXT NOT NULL, method TEXT NOT NULL, batch_size INTEGER NOT NULL, new_tokens INTEGER NOT NULL,
+            metric TEXT NOT NULL, value REAL, low REAL, high REAL, n_rounds INTEGER NOT NULL, ratio_to_base REAL,
+            ratio_low REAL, ratio_high REAL, details TEXT NOT NULL,
+            environment_id INTEGER NOT NULL REFERENCES environments(id), created_at TEXT NOT NULL,
+            UNIQUE (suite_id, engine, method, batch_size, new_tokens, metric));
+        CREATE VIEW results AS
+            SELECT suites.name AS suite, points.engine, points.method, points.params, estimates.prompts,
+                metrics.name AS metric, estimates.value, estimates.low, estimates.high, estimates.n_scored,
+                estimates.n_total
+            FROM points JOIN suites ON suites.id = points.suite_id
+                JOIN point_evaluations ON point_evaluations.point_id = points.id
+                JOIN estimates ON estimates.evaluation_id = point_evaluations.evaluation_id
+                JOIN metrics ON metrics.id = estimates.metric_id;
+        CREATE VIEW completions AS
+            SELECT suites.name AS suite, points.engine, points.method, points.params, inputs.set_name AS prompts,
+                inputs.row, completion_texts.sample, inputs.text AS prompt, completion_texts.text,
+                completion_texts.n_tokens, completion_texts.finish_reason
+            FROM points JOIN suites ON suites.id = points.suite_id
+                JOIN completion_texts ON completion_texts.generation_id = points.generation_id
+                JOIN inputs ON inputs.id = completion_texts.input_id;
+        CREATE VIEW overhead AS
+            SELECT suites.name AS suite, engine, method, batch_size, new_tokens, metric, value, low, high, n_rounds,
+                ratio_to_base, ratio_low, ratio_high
+            FROM overhead_records JOIN suites ON suites.id = overhead_records.suite_id;
+        """
+    )
+
+
+@migrations()
+def m002_parity(db: Database) -> None:
+    db.executescript(
+        """
+        CREATE TABLE parity_reports (id INTEGER PRIMARY KEY, suite_id INTEGER NOT NULL REFERENCES suites(id),
+            engine_a TEXT NOT NULL, engine_b TEXT NOT NULL, passed INTEGER NOT NULL, report TEXT NOT NULL,
+            environment_id INTEGER NOT NULL REFERENCES environments(id), created_at TEXT NOT NULL,
+            UNIQUE (suite_id, engine_a, engine_b));
+        """
+    )
