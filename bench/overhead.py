@@ -1,12 +1,17 @@
 """The overhead ledger: what each method of a suite costs, in time and memory, over the base.
 
-One engine, one thread of work.  First a fresh engine for every shape of mixture: start-up and memory.  Then, for every
-batch size and output length, rounds: base, every subject once, base again; each is served (timed: the switch), warmed
-up with one step, and timed for one token a row and for all.  `bench.overhead_estimate` turns rounds into ratios.
+One engine, one thread of work.  First a fresh engine for every shape of mixture: start-up and memory.  Then rounds, by
+turns for every batch size and output length: base, every subject once, base again; each is served (timed: the switch),
+warmed up with a few steps, timed for one token a row and for all.  `bench.overhead_estimate` turns rounds into ratios.
+
+Order and random numbers are drawn anew: what a subject gains or loses by the one before it, or by luck (a draw outside
+the nucleus is repeated, which takes 1 % of a short call), averages out over rounds and shows in the noise floor.
 """
 
 import gc
+import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -28,6 +33,7 @@ Task = Callable[[str, int], AbstractContextManager[Advance]]  # a progress bar: 
 LEAST_ROUNDS = 3  # done even where the budget is spent
 MOST_TIMES = 5  # at most this many times the asked rounds
 START_UP_SHARE = 0.4  # of the budget that fresh engines may take
+WARM_UP = 4  # tokens a row: the first steps on other memory (members after mixed weights) are up to 5 % slower
 
 
 def time_suite(
@@ -75,6 +81,7 @@ class Stopwatch:
         self.machine = machine
         self.clock = clock
         self.ledger = Ledger(subjects)
+        self.rng = random.Random(sampling.seed)
 
     @property
     def cells(self) -> list[Cell]:
@@ -117,7 +124,7 @@ class Stopwatch:
         engine = self.open_engine()
         try:
             model = engine.serve(recipe)
-            self._draw(model, (1, 1))
+            self._draw(model, (1, 1), self.sampling.seed)
             self.machine.synchronize()
             start_up_s = self.clock() - started
             self._require_room(engine, model)
@@ -134,7 +141,7 @@ class Stopwatch:
     def _peak(self, model: ServedModel, cell: Cell, before: int | None) -> int | None:
         self.machine.memory_bytes()  # gives back what earlier cells left
         self.machine.reset_peak()
-        self._draw(model, cell)
+        self._draw(model, cell, self.sampling.seed)
         return _difference(self.machine.peak_bytes(), before)
 
     def _require_room(self, engine: Engine, model: ServedModel) -> None:
@@ -151,27 +158,29 @@ class Stopwatch:
     # ------------------------------------------------------------------------------------------ rounds
 
     def _all_rounds(self, deadline: float, advance: Advance) -> None:
+        """A round of every cell in turn until each has enough, after a first one that does not count."""
         engine = self.open_engine()
+        self.ledger.rounds = {cell: [] for cell in self.cells}
         try:
-            for place, cell in enumerate(self.cells):
-                share = (deadline - self.clock()) / (len(self.cells) - place)
-                self.ledger.rounds[cell] = self._rounds(engine, cell, self.clock() + share, advance)
+            for cell in self.cells:
+                self._round(engine, cell)
+            waiting = deque(self.cells)
+            with collector_off():
+                while waiting:
+                    cell = waiting.popleft()
+                    rounds = self.ledger.rounds[cell]
+                    if self._enough(rounds, cell, self.clock() > deadline):
+                        continue
+                    gc.collect(1)  # the young: collecting all takes longer than many a round
+                    rounds.append(self._round(engine, cell))
+                    waiting.append(cell)
+                    if len(rounds) <= self.spec.rounds:
+                        advance(1)
         finally:
             engine.close()
 
-    def _rounds(self, engine: Engine, cell: Cell, deadline: float, advance: Advance) -> list[Round]:
-        """Rounds until every ratio is narrow, after a first one that does not count."""
-        self._round(engine, cell, 0)
-        rounds: list[Round] = []
-        with collector_off():
-            while not self._enough(rounds, cell, self.clock() > deadline):
-                gc.collect(1)  # the young: collecting all takes longer than many a round
-                rounds.append(self._round(engine, cell, len(rounds)))
-                if len(rounds) <= self.spec.rounds:
-                    advance(1)
-        return rounds
-
     def _enough(self, rounds: Sequence[Round], cell: Cell, late: bool) -> bool:
+        """Whether every ratio is narrow, or as narrow as the budget allows."""
         if len(rounds) < self.spec.rounds:
             return late and len(rounds) >= LEAST_ROUNDS
         if late or len(rounds) >= MOST_TIMES * self.spec.rounds:
@@ -179,32 +188,33 @@ class Stopwatch:
         names = [subject.name for subject in self.others]
         return is_narrow(rounds, names, time_per_output_token(cell[1]), self.spec.precision)
 
-    def _round(self, engine: Engine, cell: Cell, number: int) -> Round:
-        """The base, every other subject, the base; who follows whom changes from round to round."""
-        start = number % len(self.others) if self.others else 0
-        order = [*self.others[start:], *self.others[:start]]
+    def _round(self, engine: Engine, cell: Cell) -> Round:
+        """The base, every other subject in a random order, the base."""
         opening = self._timing(engine, self.base, cell)
+        order = self.rng.sample(self.others, len(self.others))
         between = {subject.name: self._timing(engine, subject, cell) for subject in order}
         closing = self._timing(engine, self.base, cell)
         return Round(opening, between, closing)
 
     def _timing(self, engine: Engine, subject: Subject, cell: Cell) -> Timing:
-        batch_size, _ = cell
+        """Seconds to switch, to the first token and to all, with one seed: the first token's luck cancels out."""
+        batch_size, new_tokens = cell
+        seed = self.rng.randrange(2**31)
         started = self.clock()
         model = engine.serve(subject.recipe)
         self.machine.synchronize()
         switch_s = self.clock() - started
-        self._draw(model, (batch_size, 1))  # caches hold these weights now
+        self._draw(model, (batch_size, min(WARM_UP, new_tokens)), seed)
         began = self.clock()
-        self._draw(model, (batch_size, 1))
+        self._draw(model, (batch_size, 1), seed)
         first = self.clock()
-        self._draw(model, cell)
+        self._draw(model, cell, seed)
         ended = self.clock()
         return Timing((began + ended) / 2, switch_s, first - began, ended - first)
 
-    def _draw(self, model: ServedModel, cell: Cell) -> None:
+    def _draw(self, model: ServedModel, cell: Cell, seed: int) -> None:
         batch_size, new_tokens = cell
-        sampling = self.sampling.model_copy(update={"samples": 1, "max_new_tokens": new_tokens})
+        sampling = self.sampling.model_copy(update={"samples": 1, "max_new_tokens": new_tokens, "seed": seed})
         drawn = model.decode(batch_of(self.prompts, batch_size), sampling)
         if drawn != batch_size * new_tokens:
             raise RuntimeError(f"the engine drew {drawn} tokens instead of {batch_size} x {new_tokens}")

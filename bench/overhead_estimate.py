@@ -90,9 +90,15 @@ def measured(rounds: Sequence[Round], subject: str | None, quantity: Quantity) -
         ratios = [1.0] * len(rounds)
     else:
         samples = [quantity(r.subjects[subject]) for r in rounds]
-        ratios = [value / r.base(r.subjects[subject].at_s, quantity) for value, r in zip(samples, rounds, strict=True)]
+        ratios = ratios_to_base(rounds, subject, quantity)
     (value, low, high), (ratio, ratio_low, ratio_high) = median_interval(samples), median_interval(ratios)
     return Measured(value, low, high, ratio, ratio_low, ratio_high, tuple(samples), tuple(ratios))
+
+
+def ratios_to_base(rounds: Sequence[Round], subject: str, quantity: Quantity) -> list[float]:
+    """Each round's ratio."""
+    timings = [(r, r.subjects[subject]) for r in rounds]
+    return [quantity(timing) / r.base(timing.at_s, quantity) for r, timing in timings]
 
 
 def median_interval(samples: Sequence[float]) -> tuple[float, float, float]:

@@ -15,6 +15,7 @@ from bench.overhead_estimate import (
     amortisation,
     measured,
     noise_floor,
+    ratios_to_base,
     switch,
     time_per_output_token,
     time_to_first_token,
@@ -22,7 +23,7 @@ from bench.overhead_estimate import (
     within,
 )
 from bench.overhead_model import Rates, Shape, step_cost
-from bench.overhead_plan import AGAIN, BASE, Subject
+from bench.overhead_plan import BASE, Subject
 from bench.schema import OverheadRecord
 
 Cell = tuple[int, int]  # batch size, new tokens
@@ -47,6 +48,12 @@ class Ledger:
     rounds: dict[Cell, list[Round]] = field(default_factory=dict)
     load: dict[str, Any] = field(default_factory=dict)
     mean_prompt_tokens: float = 0.0
+
+    @property
+    def copies(self) -> list[str]:
+        """Subjects that are the base itself, served after another mixture: base against base."""
+        base, *others = self.subjects
+        return [subject.name for subject in others if subject.recipe == base.recipe]
 
 
 def records(ledger: Ledger, shape: Shape, rates: Rates) -> list[OverheadRecord]:
@@ -80,7 +87,7 @@ def _timed(
     ledger: Ledger, subject: Subject, cell: Cell, rounds: Sequence[Round], metric: str, quantity: Quantity
 ) -> OverheadRecord:
     found = measured(rounds, None if subject.name == BASE else subject.name, quantity)
-    floor = noise_floor(measured(rounds, AGAIN, quantity).ratios)
+    floor = noise_floor([x for name in ledger.copies for x in ratios_to_base(rounds, name, quantity)])
     details = {
         **_facts(ledger, subject),
         "floor": [_short(x) for x in floor],
