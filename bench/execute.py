@@ -11,17 +11,26 @@ from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench import plan
 from bench.checkpoints import Checkpoint, digests, require_mixable, resolve
 from bench.engines import require_supported
 from bench.prompts import load_prompts
 from bench.registry import Registry
-from bench.schema import Estimate, Point, Prompt, Suite, UserError
+from bench.schema import Estimate, Point, Prompt, Recipe, Suite, UserError
 from bench.serving import Advance, Engine, ServedModel, silent
 from bench.stats import RatioStatistic, Summary
 from bench.store import Store
-from evaluators.base import CheckpointEvaluator, Evaluator, Judgement, ProbeEvaluator, Samples, TextEvaluator
+from evaluators.base import (
+    CheckpointEvaluator,
+    ContrastEvaluator,
+    Evaluator,
+    Judgement,
+    ProbeEvaluator,
+    Samples,
+    TextEvaluator,
+)
 from evaluators.judges import Judges
 
 Stage = Literal["generate", "probe", "evaluate"]
@@ -95,10 +104,13 @@ class Work:
         return [self._planned(point, first=point is self.points[0]) for point in self.points]
 
     def _planned(self, point: Point, first: bool) -> PlannedPoint:
-        found = digests(self.checkpoints)
-        mixture = plan.mixture_key(self.engine, self.engine_version, self.suite.dtype, point.recipe, found)
+        mixture = self.mixture_key(point.recipe)
         generation = plan.generation_key(mixture, self.prompts, self.suite.sampling)
-        return PlannedPoint(point, mixture, generation, plan.key_of("checkpoints", found), first)
+        return PlannedPoint(point, mixture, generation, plan.key_of("checkpoints", digests(self.checkpoints)), first)
+
+    def mixture_key(self, recipe: Recipe) -> str:
+        found = digests(self.checkpoints)
+        return plan.mixture_key(self.engine, self.engine_version, self.suite.dtype, recipe, found)
 
     @property
     def completions_per_point(self) -> int:
@@ -211,6 +223,27 @@ def status(work: Work, store: Store | None) -> Status:
     )
 
 
+class Answers:
+    """What the mixtures beside the points answered; each is served and asked once."""
+
+    def __init__(self, engine: Engine, work: Work) -> None:
+        self.engine = engine
+        self.work = work
+        self._kept: dict[str, NDArray[np.float32]] = {}
+
+    def beside(self, item: NamedEvaluator, recipe: Recipe) -> list[NDArray[np.float32]]:
+        """For a contrast evaluator, the answers of `beside(recipe)`.  Serves in place: ask before serving `recipe`."""
+        if not isinstance(item.evaluator, ContrastEvaluator):
+            return []
+        return [self._answer(item, item.evaluator, other) for other in item.evaluator.beside(recipe)]
+
+    def _answer(self, item: NamedEvaluator, evaluator: ContrastEvaluator, recipe: Recipe) -> NDArray[np.float32]:
+        key = item.key(self.work.mixture_key(recipe))
+        if key not in self._kept:
+            self._kept[key] = evaluator.answer(self.engine.serve(recipe))
+        return self._kept[key]
+
+
 class Run:
     """One run of a suite into a store: the effects."""
 
@@ -261,17 +294,15 @@ class Run:
 
     # ------------------------------------------------------------------------------------------ served mixtures
 
-    def _probes(self) -> list[tuple[NamedEvaluator, ProbeEvaluator]]:
-        return [(item, item.evaluator) for item in self.work.evaluators if isinstance(item.evaluator, ProbeEvaluator)]
-
     def _serve_points(self, engine_factory: EngineFactory, stages: Collection[Stage]) -> None:
         """Serve each mixture that lacks completions or probes, once; store point by point."""
-        todo: dict[str, tuple[int, bool, list[tuple[NamedEvaluator, ProbeEvaluator]]]] = {}
+        asking = [i for i in self.work.evaluators if isinstance(i.evaluator, ProbeEvaluator | ContrastEvaluator)]
+        todo: dict[str, tuple[int, bool, list[NamedEvaluator]]] = {}
         for position, planned in enumerate(self.work.planned):
             generate = "generate" in stages and self.store.generation_id(planned.generation) is None
             probes = [
-                (item, probe)
-                for item, probe in self._probes()
+                item
+                for item in asking
                 if "probe" in stages and self.store.evaluation_id(item.key(planned.mixture)) is None
             ]
             if generate or probes:
@@ -281,11 +312,12 @@ class Run:
         per_point = self.work.completions_per_point
         total = sum(per_point if wanted else 1 for _, wanted, _ in todo.values())
         engine = engine_factory()
+        answers = Answers(engine, self.work)
         try:
             with self.reporter.task(f"Generating with {self.work.engine}", total) as advance:
                 # Logit mixtures last: an engine then builds what a space needs once.
                 for position, generate, probes in sorted(todo.values(), key=lambda t: self._order(t[0])):
-                    self._serve(engine, position, generate, probes, advance if generate else silent)
+                    self._serve(engine, answers, position, generate, probes, advance if generate else silent)
                     if not generate:
                         advance(1)
         finally:
@@ -298,22 +330,25 @@ class Run:
     def _serve(
         self,
         engine: Engine,
+        answers: Answers,
         position: int,
         generate: bool,
-        probes: Sequence[tuple[NamedEvaluator, ProbeEvaluator]],
+        probes: Sequence[NamedEvaluator],
         advance: Advance,
     ) -> None:
         planned = self.work.planned[position]
+        recipe = planned.point.recipe
         _, mixture_id = self._placed[position]
-        model = engine.serve(planned.point.recipe)
-        share = engine.survived_update() if planned.point.recipe.space == "weights" else None
+        beside = [answers.beside(item, recipe) for item in probes]
+        model = engine.serve(recipe)
+        share = engine.survived_update() if recipe.space == "weights" else None
         if share is not None:
             self.store.set_survived_update(mixture_id, share)
         if generate:
             self._generate(model, planned, mixture_id, advance)
-        for item, probe in probes:
+        for item, others in zip(probes, beside, strict=True):
             started = time.perf_counter()
-            judgement = probe.probe(model)
+            judgement = probed(item.evaluator, model, recipe, others)
             self._save(item, planned.mixture, mixture_id, None, judgement, (), time.perf_counter() - started)
 
     def _generate(self, model: ServedModel, planned: PlannedPoint, mixture_id: int, advance: Advance) -> None:
@@ -378,6 +413,16 @@ class Run:
             items=items,
             estimates=[*judgement.estimates, *estimates(judgement.summaries, items, sets)],
         )  # fmt: skip
+
+
+def probed(
+    evaluator: Evaluator, model: ServedModel, recipe: Recipe, beside: Sequence[NDArray[np.float32]]
+) -> Judgement:
+    """The verdict of either kind that looks at a served mixture."""
+    if isinstance(evaluator, ContrastEvaluator):
+        return evaluator.compare(recipe, evaluator.answer(model), beside)
+    assert isinstance(evaluator, ProbeEvaluator)
+    return evaluator.probe(model)
 
 
 def estimates(summaries: Sequence[Summary], items: Sequence[Prompt], sets: Sequence[str]) -> list[Estimate]:

@@ -13,6 +13,7 @@ TABLE = {
     "length": "evaluators.length:Length",
     "nll": "evaluators.nll:SentenceNLL",
     "next_token": "evaluators.next_token:NextToken",
+    "linearity": "evaluators.linearity:Linearity",
     "weight_distance": "evaluators.weight_distance:WeightDistance",
     "huggingface": "evaluators.huggingface:HuggingFace",
 }

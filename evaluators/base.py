@@ -1,7 +1,8 @@
 """What an evaluator is: a small class whose fields are its configuration, and what it hands back.
 
-Three kinds: `TextEvaluator` judges completions, `ProbeEvaluator` asks the mixed model itself, `CheckpointEvaluator`
-looks at the checkpoints' weights.  Each returns a `Judgement`; the harness stores it and draws the intervals.
+Four kinds: `TextEvaluator` judges completions, `ProbeEvaluator` asks the mixed model itself, `ContrastEvaluator`
+compares its answers with those of other mixtures, `CheckpointEvaluator` looks at the checkpoints' weights.  Each
+returns a `Judgement`; the harness stores it and draws the intervals.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from bench.checkpoints import Checkpoint
-from bench.schema import Completion, Direction, Estimate, Metric, Prompt, Value
+from bench.schema import Completion, Direction, Estimate, Metric, Prompt, Recipe, Value
 from bench.serving import Advance, ServedModel, silent
 from bench.stats import ScoreColumn, Summary
 from evaluators.judges import Judges
@@ -97,6 +98,26 @@ class ProbeEvaluator(Evaluator):
     """Asks the mixed model itself."""
 
     def probe(self, model: ServedModel, advance: Advance = silent) -> Judgement:
+        raise NotImplementedError
+
+
+class ContrastEvaluator(Evaluator):
+    """Asks a mixture and others beside it the same questions, and compares the answers.
+
+    An engine serves one mixture at a time, so answers are kept, not models.  Points share the mixtures beside them (the
+    checkpoints as they are, say): each of those is served and asked once a run.
+    """
+
+    def beside(self, recipe: Recipe) -> Sequence[Recipe]:
+        """The other mixtures whose answers the verdict on `recipe` needs."""
+        raise NotImplementedError
+
+    def answer(self, model: ServedModel, advance: Advance = silent) -> NDArray[np.float32]:
+        """What one mixture says: an array of any shape."""
+        raise NotImplementedError
+
+    def compare(self, recipe: Recipe, answer: NDArray[np.float32], beside: Sequence[NDArray[np.float32]]) -> Judgement:
+        """The verdict on `recipe`, from its answer and those of `beside(recipe)` in their order."""
         raise NotImplementedError
 
 

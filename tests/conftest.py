@@ -110,6 +110,7 @@ evaluators:
   - distinct
   - nll: {{sets: {{positive: {{source: ./sentences.jsonl}}}}}}
   - next_token: {{prompt: "The movie was", words: [good, bad]}}
+  - linearity: {{contexts: {{neutral: {{source: ./neutral.jsonl}}}}}}
 """
     )
     return path

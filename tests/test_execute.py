@@ -16,8 +16,9 @@ import pytest
 import evaluators
 import methods
 from bench import engines
+from bench.engines.transformers import TransformersEngine
 from bench.execute import Run, SilentReporter, Work, prepare, status
-from bench.schema import UserError
+from bench.schema import Recipe, UserError
 from bench.store import Store
 from bench.suite import load_suite
 from evaluators.judges import Judges
@@ -94,6 +95,33 @@ def test_stages_one_by_one_give_what_one_run_gives(finished: Path, tiny_suite: P
     run(prepared(tiny_suite), store, ["probe", "evaluate"])
     for name in ("results", "completions"):
         assert view(tmp_path / "r.db", name) == view(finished, name)
+
+
+class ListingEngine(TransformersEngine):
+    """Remembers what it served."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(work.checkpoints, "float32", "cpu")
+        self.served: list[dict[str, float]] = []
+
+    def serve(self, recipe: Recipe) -> Any:
+        self.served.append(recipe.coefficients)
+        return super().serve(recipe)
+
+
+def test_mixtures_beside_the_points_are_asked_once_a_run(tiny_suite: Path, tmp_path: Path) -> None:
+    """Three mixtures of two experts: each expert is asked before the first of them, and not again."""
+    suite = tmp_path / "line.yaml"
+    text = tiny_suite.read_text().replace("./", f"{tiny_suite.parent}/").replace("[0, 0.5, 1]", "[0.25, 0.5, 0.75]")
+    suite.write_text(text)
+    work = prepared(suite, only=["g1"])
+    engine = ListingEngine(work)
+    store = Store.open(tmp_path / "r.db")
+    Run(work, store, store.environment({}, "d"), SilentReporter()).execute(lambda: engine, Judges("cpu"), ["probe"])
+    line = [{"antiexpert": 1 - a, "expert": a} for a in (0.25, 0.5, 0.75)]
+    assert engine.served == [{"antiexpert": 1.0}, {"expert": 1.0}, *line]
+    found = [row[6] for row in view(tmp_path / "r.db", "results") if row[5] == "kl_weights_logits"]
+    assert len(found) == 3 and min(found) > 0
 
 
 def test_only_leaves_the_other_methods_alone(finished: Path, tiny_suite: Path, tmp_path: Path) -> None:

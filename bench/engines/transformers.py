@@ -308,9 +308,7 @@ class TransformersModel:
         chunks = []
         for start in range(0, len(keys), rows):
             part = [h[start : start + rows] for h in hidden]
-            logits = [
-                member.get_output_embeddings()(h).float() for (_, member), h in zip(self.members, part, strict=True)
-            ]
+            logits = self._logits(part)
             mixed = self._mixed(logits)
             if sampling.temperature == 0:
                 chunks.append(mixed.argmax(dim=-1))
@@ -323,6 +321,10 @@ class TransformersModel:
             work = self.engine.scratch(len(mixed), mixed.shape[-1])
             chunks.append(sample_nucleus(tempered, top_p, keys[start : start + rows], step, allowed, work))
         return torch.cat(chunks)
+
+    def _logits(self, hidden: Sequence[Tensor]) -> list[Tensor]:
+        """Each member's logits (B, V) float32 of its last hidden states (B, h)."""
+        return [member.get_output_embeddings()(h).float() for (_, member), h in zip(self.members, hidden, strict=True)]
 
     def _mixed(self, logits: Sequence[Tensor]) -> Tensor:
         """sum_i c_i z_i, (..., V) float32."""
@@ -355,11 +357,20 @@ class TransformersModel:
     @torch.inference_mode()
     def next_token_logprobs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         ids = [self.token_ids(text) for text in texts]
-        logits = self._forward(right_padded(ids, self.end, self.engine.device))
-        last = torch.tensor([len(row) - 1 for row in ids], device=self.engine.device)
-        at_end = logits[torch.arange(len(ids), device=self.engine.device), last]
-        logprobs: NDArray[np.float32] = at_end.log_softmax(dim=-1).cpu().numpy()
-        return logprobs
+        vocabulary = self.members[0][1].get_output_embeddings().weight.shape[0]
+        found = np.empty((len(ids), vocabulary), np.float32)
+        for start in range(0, len(ids), ROWS_PER_CHUNK):
+            batch = ids[start : start + ROWS_PER_CHUNK]
+            padded = right_padded(batch, self.end, self.engine.device)
+            last = torch.tensor([len(row) - 1 for row in batch], device=self.engine.device)
+            rows = torch.arange(len(batch), device=self.engine.device)
+            hidden = [
+                member.base_model(input_ids=padded, use_cache=False).last_hidden_state[rows, last]
+                for _, member in self.members
+            ]
+            logits = self._mixed(self._logits(hidden))
+            found[start : start + len(batch)] = logits.log_softmax(dim=-1).cpu().numpy()
+        return found
 
     def _forward(self, ids: Tensor) -> Tensor:
         """Mixed logits (B, T, V) float32 of right-padded ids (B, T); causality keeps padding out of real positions."""

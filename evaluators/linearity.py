@@ -1,0 +1,127 @@
+"""Is mixing weights mixing logits?  The same coefficients in both spaces, compared by what they predict.
+
+If fine-tuning moves a model only a little, its logits are an affine function of its weights (lazy training, arXiv
+2211.12092, section 5), and z(sum_i c_i theta_i) = sum_i c_i z(theta_i) where the coefficients sum to 1.  The logits
+mixture needs no engine of its own: a softmax does not feel constants, so sum_i c_i log p_i over the members, each asked
+once, is its logits.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from bench.prompts import load_prompts, texts_digest
+from bench.schema import Estimate, Metric, Prompt, PromptSource, Recipe
+from bench.serving import Advance, ServedModel, silent
+from bench.stats import Floats, RatioStatistic, ratio_statistic
+from evaluators.base import ContrastEvaluator, Judgement
+
+CONTEXTS = {name: PromptSource(source=f"mini:prompts/{name}") for name in ("neutral", "positive", "negative")}
+
+
+class Linearity(ContrastEvaluator):
+    """The weights mixture W against the logits mixture L of the same coefficients: their next token after a context.
+
+    `kl_weights_logits`: the mean over contexts of sum_v W(v) [log W(v) - log L(v)], in nats: KL(W || L), what is lost
+    where L stands in for W.  `nucleus_overlap`: the mean over contexts of sum_v min(W'(v), L'(v)), W' and L' being what
+    top-p sampling draws from (the nucleus, renormalised): 1 - their total variation distance, the largest share of
+    draws that can agree.  A single checkpoint has 0 and 1.  A mixture of logits is not judged.
+    """
+
+    source = "the lazy-training claim of arXiv 2211.12092, section 5, tested directly"
+    contexts: dict[str, PromptSource] = Field(
+        default=CONTEXTS, min_length=1, description="name -> where its contexts are; the next token is predicted"
+    )
+    top_p: float = Field(default=0.9, gt=0, le=1, description="the nucleus: the fewest likeliest tokens with this mass")
+
+    def metrics(self) -> tuple[Metric, ...]:
+        kl = "KL(weights mixture || logits mixture of the same coefficients) of the next token, mean over contexts"
+        overlap = f"probability that the top-{self.top_p:g} nuclei of both mixtures, renormalised, have in common"
+        return (
+            self.metric("kl_weights_logits", "lower", "nats per position", kl),
+            self.metric("nucleus_overlap", "higher", "share of mass", overlap),
+        )
+
+    def data_digests(self) -> list[str]:
+        return [texts_digest(self.positions)]
+
+    @cached_property
+    def positions(self) -> list[Prompt]:
+        """All contexts in order; read once.  Raises UserError for a source that cannot be read."""
+        return load_prompts(self.contexts)
+
+    def beside(self, recipe: Recipe) -> Sequence[Recipe]:
+        """The members, each by itself."""
+        if recipe.space == "logits":
+            return ()
+        return [Recipe(space="weights", coefficients={name: 1}) for name in recipe.coefficients]
+
+    def answer(self, model: ServedModel, advance: Advance = silent) -> NDArray[np.float32]:
+        """log p(next token | context), (N, V); NaN for a context that is longer than the model's."""
+        limit = model.context_length()
+        fit = [i for i, context in enumerate(self.positions) if len(model.token_ids(context.text)) <= limit]
+        logprobs = model.next_token_logprobs([self.positions[i].text for i in fit])
+        found = np.full((len(self.positions), logprobs.shape[-1]), np.nan, np.float32)
+        found[fit] = logprobs
+        advance(len(self.positions))
+        return found
+
+    def compare(self, recipe: Recipe, answer: NDArray[np.float32], beside: Sequence[NDArray[np.float32]]) -> Judgement:
+        if recipe.space == "logits":
+            return Judgement(estimates=[self._not_judged(metric) for metric in self.metrics()])
+        weights = normalised(answer)
+        logits = normalised(mixed(list(recipe.coefficients.values()), beside))
+        scored = np.asarray(np.isfinite(weights + logits).all(axis=-1))
+        kl, overlap = self.metrics()
+        w, z = weights[scored], logits[scored]
+        summaries = [
+            self._summary(kl, divergence(w, z), scored),
+            self._summary(overlap, shared_mass(w, z, self.top_p), scored),
+        ]
+        return Judgement(summaries=summaries, items=self.positions)
+
+    def _summary(self, metric: Metric, values: Floats, scored: NDArray[np.bool_]) -> RatioStatistic:
+        """values: those of the scored contexts.  Contexts are clusters of their own."""
+        everywhere = np.zeros(len(scored))
+        everywhere[scored] = values
+        return ratio_statistic(metric.name, np.arange(len(scored)), everywhere, len(scored), scored=scored)
+
+    def _not_judged(self, metric: Metric) -> Estimate:
+        return Estimate(metric=metric.name, prompts=None, value=None, n_scored=0, n_total=len(self.positions),
+                        reason="a mixture of logits; see the weights mixture of the same coefficients")  # fmt: skip
+
+
+def mixed(coefficients: Sequence[float], logprobs: Sequence[NDArray[np.float32]]) -> Floats:
+    """sum_i c_i log p_i, (N, V) float64."""
+    total = np.zeros(logprobs[0].shape)
+    for coefficient, logprob in zip(coefficients, logprobs, strict=True):
+        total += coefficient * logprob.astype(np.float64)
+    return total
+
+
+def normalised(logits: NDArray[np.floating]) -> Floats:
+    """Log-softmax over the last axis in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+
+
+def divergence(p: Floats, q: Floats) -> Floats:
+    """KL(p || q) of log-probabilities (N, V), nats.  Returns (N,)."""
+    return np.asarray((np.exp(p) * (p - q)).sum(axis=-1))
+
+
+def shared_mass(p: Floats, q: Floats, top_p: float) -> Floats:
+    """sum_v min(p'(v), q'(v)) of the renormalised nuclei of log-probabilities (N, V).  Returns (N,)."""
+    return np.asarray(np.minimum(nucleus(np.exp(p), top_p), nucleus(np.exp(q), top_p)).sum(axis=-1))
+
+
+def nucleus(probabilities: Floats, top_p: float) -> Floats:
+    """Each row's (N, V) nucleus, renormalised, zero elsewhere; ties at its edge are all inside, as in sampling."""
+    ordered = -np.sort(-probabilities, axis=-1)
+    inside = ordered.cumsum(axis=-1) - ordered < top_p  # the mass before a token is too little
+    edge = np.take_along_axis(ordered, inside.sum(axis=-1, keepdims=True) - 1, axis=-1)
+    kept = np.where(probabilities >= edge, probabilities, 0.0)
+    return np.asarray(kept / kept.sum(axis=-1, keepdims=True))
