@@ -5,6 +5,7 @@ Preflight compares vocabularies, parameter names and shapes before any work star
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -79,6 +80,16 @@ def digest(folder: Path) -> str:
     return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
 
+def parameter_name(tensor: str) -> str | None:
+    """A tensor's name in the whole model; None for one that is no parameter.
+
+    The hub's GPT-2 files hold causal masks, and leave out the prefix that a fine-tuned GPT-2 is saved with.
+    """
+    if re.fullmatch(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias", tensor):
+        return None
+    return f"transformer.{tensor}" if tensor.startswith(("wte.", "wpe.", "h.", "ln_f.")) else tensor
+
+
 def header(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     """Parameter name -> shape, read from the safetensors headers without loading any weight."""
     shapes: dict[str, tuple[int, ...]] = {}
@@ -89,7 +100,9 @@ def header(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
                 entries = json.loads(file.read(length))
             except (struct.error, ValueError, MemoryError, OverflowError) as error:
                 raise UserError(f"checkpoint {checkpoint.source}: {path.name} is not a safetensors file") from error
-        shapes |= {name: tuple(entry["shape"]) for name, entry in entries.items() if name != "__metadata__"}
+        for tensor, entry in entries.items():
+            if tensor != "__metadata__" and (name := parameter_name(tensor)) is not None:
+                shapes[name] = tuple(entry["shape"])
     return shapes
 
 

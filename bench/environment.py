@@ -11,7 +11,17 @@ from typing import Any
 
 from bench.schema import canonical_json
 
-PACKAGES = ("lerpbench", "torch", "transformers", "tokenizers", "datasets", "vllm", "numpy", "sqlite-utils")
+PACKAGES = (
+    "lerpbench",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "datasets",
+    "vllm",
+    "numpy",
+    "sqlite-utils",
+)
 
 
 def describe(device: str, threads: int) -> dict[str, Any]:

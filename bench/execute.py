@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import plan
-from bench.checkpoints import Checkpoint, digests, require_mixable, resolve
+from bench.checkpoints import Checkpoint, digests, require_mixable
 from bench.engines import require_supported
+from bench.experts import given_checkpoints, plan_experts, require_no_leak, trained
 from bench.prompts import load_prompts
 from bench.registry import Registry
 from bench.schema import Estimate, Point, Prompt, Recipe, Suite, UserError
@@ -129,22 +130,18 @@ def prepare(
     """Plan, find and check.  Raises UserError for anything that would fail later."""
     points = plan.plan_points(suite, methods, only)
     prompts = load_prompts(suite.prompts, limit_prompts)
-    checkpoints = {name: _resolve(name, source) for name, source in suite.checkpoints.items()}
+    checkpoints = given_checkpoints(suite)
+    experts = plan_experts(suite, checkpoints)
+    checkpoints |= trained(suite, experts)
     require_mixable(checkpoints)
     require_supported(engine, checkpoints)
     require_room(prompts, checkpoints, suite)
     named = [_named(spec.name, evaluators.create(spec.name, spec.options), suite) for spec in suite.evaluators]
     require_distinct_metrics(named)
+    require_no_leak(experts, {item.name: item.evaluator.held_out() for item in named})
     if limit_prompts is not None:  # another set of prompts is another experiment: keep its results apart
         suite = suite.model_copy(update={"name": f"{suite.name}-{limit_prompts}prompts"})
     return Work(suite, engine, engine_version, checkpoints, prompts, named, points, complete=not only)
-
-
-def _resolve(name: str, source: str) -> Checkpoint:
-    try:
-        return resolve(source)
-    except UserError as error:
-        raise UserError(f"checkpoints.{name}: {error}") from error
 
 
 def _named(name: str, evaluator: Evaluator, suite: Suite) -> NamedEvaluator:

@@ -94,3 +94,27 @@ def m002_parity(db: Database) -> None:
             UNIQUE (suite_id, engine_a, engine_b));
         """
     )
+
+
+@migrations()
+def m004_finetuning(db: Database) -> None:
+    db.executescript(
+        """
+        CREATE TABLE trials (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, base_digest TEXT NOT NULL,
+            learning_rate REAL NOT NULL, batch_size INTEGER NOT NULL, steps INTEGER NOT NULL, precision TEXT NOT NULL,
+            seed INTEGER NOT NULL, n_train INTEGER NOT NULL, n_validation INTEGER NOT NULL, n_cut INTEGER NOT NULL,
+            validation_perplexity REAL, duration_s REAL NOT NULL, checkpoint_digest TEXT,
+            environment_id INTEGER NOT NULL REFERENCES environments(id), created_at TEXT NOT NULL);
+        CREATE TABLE trial_validations (trial_id INTEGER NOT NULL REFERENCES trials(id), step INTEGER NOT NULL,
+            perplexity REAL, PRIMARY KEY (trial_id, step)) WITHOUT ROWID;
+        CREATE TABLE expert_trials (suite_id INTEGER NOT NULL REFERENCES suites(id), checkpoint TEXT NOT NULL,
+            trial_id INTEGER NOT NULL REFERENCES trials(id), chosen INTEGER NOT NULL,
+            PRIMARY KEY (suite_id, checkpoint, trial_id)) WITHOUT ROWID;
+        CREATE VIEW finetuning AS
+            SELECT suites.name AS suite, expert_trials.checkpoint, trials.learning_rate, trials.batch_size,
+                trials.steps, trials.precision, trials.seed, trials.n_train, trials.n_validation,
+                trials.validation_perplexity, expert_trials.chosen, trials.duration_s, trials.created_at
+            FROM expert_trials JOIN suites ON suites.id = expert_trials.suite_id
+                JOIN trials ON trials.id = expert_trials.trial_id;
+        """
+    )

@@ -37,8 +37,8 @@ def plan_points(suite: Suite, methods: Registry[Any], only: Sequence[str] = ()) 
 
 def _require_checkpoints(point: Point, suite: Suite) -> None:
     for name in point.recipe.coefficients:
-        if name not in suite.checkpoints:
-            known = ", ".join(suite.checkpoints)
+        if name not in suite.checkpoint_names:
+            known = ", ".join(suite.checkpoint_names)
             raise UserError(
                 f"suite {suite.name}: {point.label} mixes checkpoint {name!r}, which checkpoints lacks; it has {known}"
             )

@@ -6,6 +6,7 @@ suite -> plan -> execute -> store -> leaderboard; each arrow carries values of t
 import json
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -154,6 +155,87 @@ class EvaluatorSpec(Value):
     options: dict[str, Any] = {}
 
 
+class Trial(Value):
+    """One setting of the grid that an expert is chosen from."""
+
+    learning_rate: float
+    batch_size: int
+    steps: int
+    precision: Literal["float32", "bfloat16"]
+    seed: int
+
+
+class TrialRecord(Value):
+    """A finished trial.  `validations`: (step, perplexity) from the base's, step 0, on; None where it is not finite.
+
+    `checkpoint_digest` is None where the weights were not kept, because another trial of the grid was better.
+    """
+
+    key: str
+    base_digest: str
+    trial: Trial
+    n_train: int
+    n_validation: int
+    n_cut: int  # texts that were longer than the model's context
+    validations: tuple[tuple[int, float | None], ...]
+    duration_s: float
+    checkpoint_digest: str | None
+    environment: dict[str, Any]
+    created_at: str
+
+    @property
+    def perplexity(self) -> float | None:
+        """Of the validation sentences, after the last step."""
+        return self.validations[-1][1]
+
+
+class ExpertData(Value):
+    """The sentences that an expert is trained on, and those that choose between its trials."""
+
+    train: PromptSource
+    validation: PromptSource
+
+
+class FinetuneSpec(Value):
+    """Experts made from a checkpoint of the suite; the paper's table 2 by default.  docs/FINETUNING.md says more.
+
+    Every combination of learning rate, batch size and steps is a trial; the expert is the best by validation
+    perplexity.  The device holds `device_batch_size` rows at a time and adds up a batch's gradients; it is no part of
+    a trial.
+    Sentences of `exclude` are left out of training and validation.
+    """
+
+    base: str = "base"
+    experts: dict[str, ExpertData] = Field(min_length=1)
+    learning_rate: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(default=(1e-6,), min_length=1)
+    batch_size: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(64,), min_length=1)
+    steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1000,), min_length=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device_batch_size: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    exclude: tuple[PromptSource, ...] = ()
+
+    @field_validator("learning_rate", "batch_size", "steps", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return value if isinstance(value, (list, tuple)) else (value,)
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> "FinetuneSpec":
+        rows = self.device_batch_size
+        if rows is not None and (uneven := [size for size in self.batch_size if size > rows and size % rows]):
+            raise ValueError(f"batch_size {uneven[0]} is not a multiple of device_batch_size {rows}")
+        return self
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        grid = dict.fromkeys(product(self.learning_rate, self.batch_size, self.steps))
+        return tuple(
+            Trial(learning_rate=rate, batch_size=size, steps=steps, precision=self.precision, seed=self.seed)
+            for rate, size, steps in grid
+        )
+
+
 class OverheadSpec(Value):
     """How a suite's methods are timed; docs/OVERHEAD.md says why so.
 
@@ -199,4 +281,10 @@ class Suite(Value):
     methods: tuple[MethodSpec, ...]
     evaluators: tuple[EvaluatorSpec, ...] = ()
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    finetune: FinetuneSpec | None = None
     overhead: OverheadSpec | None = None
+
+    @property
+    def checkpoint_names(self) -> tuple[str, ...]:
+        """Those given and those that are fine-tuned."""
+        return (*self.checkpoints, *(self.finetune.experts if self.finetune else ()))

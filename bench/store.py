@@ -7,13 +7,14 @@ stored is never made again; `points` says which stored work stands for which pla
 import json
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database
 
+from bench import environment
 from bench.migrations import APPLICATION_ID, migrations
 from bench.schema import (
     Completion,
@@ -24,6 +25,7 @@ from bench.schema import (
     Prompt,
     Recipe,
     Suite,
+    TrialRecord,
     UserError,
     canonical_json,
 )
@@ -282,6 +284,39 @@ class Store:
                 "created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [suite_id, *engines, passed, canonical_json(report), environment_id, now()],
             )
+
+    def put_trials(self, suite_id: int, checkpoint: str, records: Iterable[TrialRecord], chosen: str | None) -> None:
+        """Let exactly these trials stand for an expert of a suite; `chosen` is the best's key, once known."""
+        with self.db.atomic():
+            self.db.execute("DELETE FROM expert_trials WHERE suite_id = ? AND checkpoint = ?", [suite_id, checkpoint])
+            for record in records:
+                self.db.execute(
+                    "INSERT INTO expert_trials (suite_id, checkpoint, trial_id, chosen) VALUES (?, ?, ?, ?)",
+                    [suite_id, checkpoint, self._put_trial(record), record.key == chosen],
+                )
+
+    def _put_trial(self, record: TrialRecord) -> int:
+        """The id of a trial; one that was trained again takes the place of its older record."""
+        trial = record.trial
+        environment_id = self.environment(record.environment, environment.digest(record.environment))
+        self.db.execute(
+            "INSERT INTO trials (key, base_digest, learning_rate, batch_size, steps, precision, seed, n_train, "
+            "n_validation, n_cut, validation_perplexity, duration_s, checkpoint_digest, environment_id, created_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+            "validation_perplexity = excluded.validation_perplexity, duration_s = excluded.duration_s, "
+            "checkpoint_digest = excluded.checkpoint_digest, environment_id = excluded.environment_id, "
+            "created_at = excluded.created_at",
+            [record.key, record.base_digest, trial.learning_rate, trial.batch_size, trial.steps, trial.precision,
+             trial.seed, record.n_train, record.n_validation, record.n_cut, record.perplexity, record.duration_s,
+             record.checkpoint_digest, environment_id, record.created_at],
+        )  # fmt: skip
+        trial_id = self._id("SELECT id FROM trials WHERE key = ?", [record.key])
+        self.db.execute("DELETE FROM trial_validations WHERE trial_id = ?", [trial_id])
+        self.db.conn.executemany(
+            "INSERT INTO trial_validations (trial_id, step, perplexity) VALUES (?, ?, ?)",
+            [(trial_id, step, perplexity) for step, perplexity in record.validations],
+        )
+        return trial_id
 
     # ------------------------------------------------------------------------------------------ reading
 

@@ -13,7 +13,16 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from bench.registry import Registry, explain, suggest
-from bench.schema import EvaluatorSpec, MethodSpec, PromptSource, Sampling, Suite, UserError
+from bench.schema import (
+    EvaluatorSpec,
+    ExpertData,
+    FinetuneSpec,
+    MethodSpec,
+    PromptSource,
+    Sampling,
+    Suite,
+    UserError,
+)
 
 PACKAGED = Path(str(files("bench") / "suites"))
 
@@ -51,13 +60,15 @@ def load_suite(name: str, methods: Registry[Any], evaluators: Registry[Any]) -> 
     ]
     if not raw["methods"]:
         raise UserError(f"{path}: methods: expected at least one method; known: {', '.join(methods.names())}")
-    known = [*Suite.model_fields, *PromptSource.model_fields, *Sampling.model_fields]
+    kinds = (Suite, PromptSource, Sampling, FinetuneSpec, ExpertData)
+    known = [field for kind in kinds for field in kind.model_fields]
     try:
         suite = Suite(**raw)
     except ValidationError as error:
         raise explain(error, f"{path}: ", known) from error
     if not suite.prompts:
         raise UserError(f"{path}: prompts: expected at least one prompt set")
+    _check_experts(suite, path)
     return _resolve_paths(suite, Path.cwd() if path.parent == PACKAGED else path.resolve().parent)
 
 
@@ -115,6 +126,20 @@ def _evaluator(entry: Any, i: int, path: Path, evaluators: Registry[Any]) -> Eva
     _class(evaluators, name, where)
     evaluators.create(name, options, f"{where} {name}")
     return EvaluatorSpec(name=name, options=options)
+
+
+def _check_experts(suite: Suite, path: Path) -> None:
+    if suite.finetune is None:
+        return
+    given = suite.checkpoints
+    if suite.finetune.base not in given:
+        raise UserError(
+            f"{path}: finetune.base: no checkpoint {suite.finetune.base!r}{suggest(suite.finetune.base, given)}"
+        )
+    if twice := sorted(suite.finetune.experts.keys() & given.keys()):
+        raise UserError(
+            f"{path}: finetune.experts.{twice[0]}: checkpoints gives {twice[0]!r} too; leave one of them out"
+        )
 
 
 def _class(registry: Registry[Any], name: str, where: str) -> type[BaseModel]:

@@ -78,6 +78,10 @@ class Evaluator(Value):
         """Digests of the models and files that the verdict depends on beside the configuration."""
         return []
 
+    def held_out(self) -> Sequence[Prompt]:
+        """Sentences that no expert may have been trained or chosen on: a verdict on them would praise memory."""
+        return ()
+
     def named(self, name: str) -> str:
         """The metric's name in this configuration."""
         return f"{name}{self.suffix}"

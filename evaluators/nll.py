@@ -36,6 +36,9 @@ class SentenceNLL(ProbeEvaluator):
     def data_digests(self) -> list[str]:
         return [texts_digest(self.sentences)]
 
+    def held_out(self) -> list[Prompt]:
+        return self.sentences
+
     @cached_property
     def sentences(self) -> list[Prompt]:
         """All sets in order; read once.  Raises UserError for a source that cannot be read."""

@@ -1,12 +1,13 @@
 """Distance between two checkpoints by tensor (arXiv 2211.12092, figure 9): ||a - b|| / sqrt(number of elements)."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import Field
 
-from bench.checkpoints import WEIGHTS, Checkpoint, header
+from bench.checkpoints import WEIGHTS, Checkpoint, header, parameter_name
 from bench.schema import Estimate, Metric, UserError
 from bench.serving import Advance, silent
 from evaluators.base import CheckpointEvaluator, Judgement
@@ -19,8 +20,8 @@ class WeightDistance(CheckpointEvaluator):
     """`weight_distance[PAIR][TENSOR]` for each pair `a:b` of checkpoints and each tensor, and `weight_distance[PAIR]`
     for all their elements together.
 
-    A tensor keeps its name in the file, so that a figure can lay out layers and parameters.  Differences are taken in
-    float32 and summed in float64.  Exact, so without an interval; n_total counts elements.
+    A tensor has its name in the whole model, so that a figure can lay out layers and parameters.  Differences are
+    taken in float32 and summed in float64.  Exact, so without an interval; n_total counts elements.
     """
 
     source = "arXiv 2211.12092, section 5.2 and figure 9"
@@ -74,16 +75,17 @@ def squared_distances(a: Checkpoint, b: Checkpoint) -> Iterator[tuple[str, float
         raise UserError(f"checkpoints {a.source} and {b.source} differ in the shape of {different[0]}")
     left, right = _places(a), _places(b)
     for name in sorted(shapes):
-        difference = left[name].get_tensor(name).float() - right[name].get_tensor(name).float()
+        difference = left[name]().float() - right[name]().float()
         yield name, float(difference.square().sum(dtype=torch.float64)), difference.numel()
 
 
-def _places(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Tensor -> the opened file that holds it."""
+def _places(checkpoint: Checkpoint) -> dict[str, Callable[[], Any]]:
+    """Parameter -> what reads it from its file."""
     from safetensors import safe_open
 
     opened = [safe_open(path, framework="pt") for path in sorted(checkpoint.path.glob(WEIGHTS))]
-    return {str(name): file for file in opened for name in _names(file)}
+    places = ((parameter_name(tensor), partial(file.get_tensor, tensor)) for file in opened for tensor in _names(file))
+    return {name: read for name, read in places if name is not None}
 
 
 def _names(file: Any) -> list[str]:

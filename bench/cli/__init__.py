@@ -14,7 +14,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 import typer
 
-from bench.cli import inspecting, publishing, running, timing
+from bench.cli import finetuning, inspecting, publishing, running, timing
 from bench.schema import UserError
 
 app = typer.Typer(
@@ -24,7 +24,7 @@ app = typer.Typer(
     help="Benchmark ways of combining fine-tuned language models: how well they control text, and at what cost.",
 )
 COMMANDS = {
-    "Run a benchmark": (running.run, running.plan, running.generate, running.evaluate),
+    "Run a benchmark": (running.run, running.plan, finetuning.finetune, running.generate, running.evaluate),
     "Measure the machinery": (timing.overhead, timing.parity),
     "Read what was measured": (publishing.render, publishing.compare),
     "Look around": (inspecting.suites, inspecting.methods, inspecting.evaluators, inspecting.doctor),
