@@ -409,6 +409,7 @@ class Run:
             statistics=[s for s in judgement.summaries if isinstance(s, RatioStatistic)],
             items=items,
             estimates=[*judgement.estimates, *estimates(judgement.summaries, items, sets)],
+            data=item.data,
         )  # fmt: skip
 
 

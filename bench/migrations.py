@@ -97,6 +97,52 @@ def m002_parity(db: Database) -> None:
 
 
 @migrations()
+def m003_compact(db: Database) -> None:
+    """Completions lie in the order of generation and prompt, so that one prompt's are found without an index of their
+    own; scores are one JSON list a prompt, which takes half the room of one row each.  `scores` stays, as a view.
+
+    A score keeps nine significant digits: any float32 and the integers below a billion are exact.
+    """
+    db.executescript(
+        """
+        DROP VIEW completions;
+        ALTER TABLE completion_texts RENAME TO old_texts;
+        ALTER TABLE scores RENAME TO old_scores;
+        CREATE TABLE completion_texts (generation_id INTEGER NOT NULL REFERENCES generations(id),
+            input_id INTEGER NOT NULL REFERENCES inputs(id), sample INTEGER NOT NULL, text TEXT NOT NULL,
+            n_tokens INTEGER NOT NULL, finish_reason TEXT NOT NULL, PRIMARY KEY (generation_id, input_id, sample))
+            WITHOUT ROWID;
+        INSERT INTO completion_texts
+            SELECT generation_id, input_id, sample, text, n_tokens, finish_reason FROM old_texts ORDER BY 1, 2, 3;
+        CREATE TABLE prompt_scores (evaluation_id INTEGER NOT NULL REFERENCES evaluations(id),
+            metric_id INTEGER NOT NULL REFERENCES metrics(id), input_id INTEGER NOT NULL REFERENCES inputs(id),
+            by_sample TEXT NOT NULL, reasons TEXT, PRIMARY KEY (evaluation_id, metric_id, input_id)) WITHOUT ROWID;
+        INSERT INTO prompt_scores
+            SELECT evaluation_id, metric_id, input_id,
+                '[' || group_concat(COALESCE(printf('%.9g', value), 'null')) || ']',
+                NULLIF(json_group_object(sample, reason) FILTER (WHERE reason IS NOT NULL), '{}')
+            FROM (SELECT evaluation_id, metric_id, input_id, sample, value, reason FROM old_scores
+                    JOIN old_texts ON old_texts.id = completion_id ORDER BY 1, 2, 3, 4)
+            GROUP BY 1, 2, 3;
+        DROP TABLE old_scores;
+        DROP TABLE old_texts;
+        ALTER TABLE evaluations ADD COLUMN data TEXT;
+        CREATE VIEW completions AS
+            SELECT suites.name AS suite, points.engine, points.method, points.params, inputs.set_name AS prompts,
+                inputs.row, completion_texts.sample, inputs.text AS prompt, completion_texts.text,
+                completion_texts.n_tokens, completion_texts.finish_reason
+            FROM points JOIN suites ON suites.id = points.suite_id
+                JOIN completion_texts ON completion_texts.generation_id = points.generation_id
+                JOIN inputs ON inputs.id = completion_texts.input_id;
+        CREATE VIEW scores AS
+            SELECT evaluation_id, metric_id, input_id, each.key AS sample, each.value,
+                json_extract(reasons, '$."' || each.key || '"') AS reason
+            FROM prompt_scores, json_each(by_sample) AS each;
+        """
+    )
+
+
+@migrations()
 def m004_finetuning(db: Database) -> None:
     db.executescript(
         """

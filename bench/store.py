@@ -7,7 +7,8 @@ stored is never made again; `points` says which stored work stands for which pla
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,27 +40,47 @@ class Store:
         self.db = db
 
     @classmethod
-    def open(cls, path: Path | str, *, create: bool = True) -> "Store":
-        """Open or create.  Raises UserError for a missing, foreign, newer or unwritable file; touches none of them."""
+    def open(cls, path: Path | str) -> "Store":
+        """Open for writing, or create.  Raises UserError for a foreign, newer or unwritable file; touches none of them.
+
+        A database of an earlier version is brought up to date.
+        """
         path = Path(path)
-        if not path.exists() and not create:
-            raise UserError(f"{path}: no such database; `lerpbench run` makes one")
-        if path.is_dir():
-            raise UserError(f"{path}: expected a database file, got a folder")
+        _require_file(path)
         _require_writable(path)
         fresh = not path.exists() or path.stat().st_size == 0
-        try:
+        with _explained(path):
             connection = sqlite3.connect(path, timeout=10)
             db = Database(connection)
-            if not fresh:
-                _require_ours(db, path)
-            connection.execute("PRAGMA foreign_keys = ON")
             if fresh:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            else:
+                _require_ours(db, path)
             if migrations.pending(db):
                 migrations.apply(db)
-        except sqlite3.DatabaseError as error:
-            raise UserError(f"{path}: cannot be used as a lerpbench database: {error}") from error
+            connection.execute("PRAGMA foreign_keys = ON")
+        return cls(db)
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Store":
+        """Open for reading alone, also where neither file nor folder can be written.  Raises UserError as `open` does.
+
+        A database of an earlier version is read from a private copy that is brought up to date.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise UserError(f"{path}: no such database; `lerpbench run` makes one")
+        _require_file(path)
+        with _explained(path):
+            _finish_rollback(path)
+            connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
+            db = Database(connection)
+            _require_ours(db, path)
+            if migrations.pending(db):
+                db = Database(sqlite3.connect(""))  # a file in SQLite's temporary folder, gone when it is closed
+                connection.backup(db.conn)
+                connection.close()
+                migrations.apply(db)
         return cls(db)
 
     def close(self) -> None:
@@ -208,28 +229,29 @@ class Store:
         statistics: Sequence[RatioStatistic],
         items: Sequence[Prompt],
         estimates: Sequence[Estimate],
+        data: Sequence[str] = (),
     ) -> int:
-        """Store one evaluator's scores, per-item statistics and estimates in one transaction; the evaluation's id."""
+        """Store one evaluator's scores, per-item statistics and estimates in one transaction; the evaluation's id.
+
+        Scores are in the order of `generated`.  `data`: digests of the models and files behind the verdict.
+        """
         input_ids = self.inputs(items)
         transforms = {s.metric: s.transform for s in statistics}
-        completion_ids = self._completion_ids(generation_id) if scores else []
+        judged = self.prompts_of(generation_id) if scores else []
         with self.db.atomic():
             metric_ids = {m.name: self._metric(m) for m in metrics}
             row = self.db.execute(
                 "INSERT INTO evaluations (key, evaluator, version, options, mixture_id, generation_id, duration_s, "
-                "environment_id, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "environment_id, created_at, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [key, evaluator, version, canonical_json(options), mixture_id, generation_id, duration_s,
-                 environment_id, now()],
+                 environment_id, now(), canonical_json(list(data))],
             )  # fmt: skip
             evaluation_id = int(row.lastrowid or 0)
             for name, column in scores.items():
                 self.db.conn.executemany(
-                    "INSERT INTO scores (evaluation_id, metric_id, completion_id, value, reason) "
+                    "INSERT INTO prompt_scores (evaluation_id, metric_id, input_id, by_sample, reasons) "
                     "VALUES (?, ?, ?, ?, ?)",
-                    (
-                        (evaluation_id, metric_ids[name], completion_id, value, column.reasons.get(i))
-                        for i, (completion_id, value) in enumerate(zip(completion_ids, column.values, strict=True))
-                    ),
+                    ((evaluation_id, metric_ids[name], *row) for row in _scores_by_prompt(column, judged)),
                 )
             for s in statistics:
                 columns = (s.numerators, s.denominators, s.n_scored, s.n_total)
@@ -336,29 +358,31 @@ class Store:
     def evaluation_id(self, key: str) -> int | None:
         return self._find("SELECT id FROM evaluations WHERE key = ?", [key])
 
+    def prompts_of(self, generation_id: int | None) -> list[tuple[int, Prompt, int]]:
+        """A generation's prompts as (input id, prompt, number of samples): set by set as first stored, by row."""
+        rows = self.db.execute(
+            "SELECT input_id, set_name, row, inputs.text, COUNT(*) FROM completion_texts "
+            "JOIN inputs ON inputs.id = input_id WHERE generation_id = ? GROUP BY input_id ORDER BY input_id",
+            [generation_id],
+        ).fetchall()
+        sets = {name: i for i, name in enumerate(dict.fromkeys(row[1] for row in rows))}
+        rows.sort(key=lambda row: (sets[row[1]], row[2]))
+        return [(id_, Prompt(set=name, row=row, text=text), n) for id_, name, row, text, n in rows]
+
     def generated(self, generation_id: int) -> tuple[list[Prompt], list[Completion]]:
-        """The prompts of a generation and its completions, in the order they were stored."""
-        prompts: list[Prompt] = []
-        index: dict[int, int] = {}
-        completions: list[Completion] = []
-        for row in self.db.execute(
-            "SELECT input_id, set_name, row, inputs.text, sample, completion_texts.text, n_tokens, finish_reason "
-            "FROM completion_texts JOIN inputs ON inputs.id = input_id WHERE generation_id = ? "
-            "ORDER BY completion_texts.id",
+        """The prompts of a generation and its completions, ordered by prompt, then sample."""
+        prompts = self.prompts_of(generation_id)
+        place = {input_id: i for i, (input_id, _, _) in enumerate(prompts)}
+        found: list[list[Completion]] = [[] for _ in prompts]
+        for input_id, *completion in self.db.execute(
+            "SELECT input_id, sample, text, n_tokens, finish_reason FROM completion_texts WHERE generation_id = ? "
+            "ORDER BY input_id, sample",
             [generation_id],
         ):
-            input_id, set_name, prompt_row, prompt, sample, text, n_tokens, finish_reason = row
-            if input_id not in index:
-                index[input_id] = len(prompts)
-                prompts.append(Prompt(set=set_name, row=prompt_row, text=prompt))
-            completions.append(Completion(index[input_id], sample, text, n_tokens, finish_reason))
-        return prompts, completions
+            found[place[input_id]].append(Completion(place[input_id], *completion))
+        return [prompt for _, prompt, _ in prompts], [completion for group in found for completion in group]
 
     # ------------------------------------------------------------------------------------------ inside
-
-    def _completion_ids(self, generation_id: int | None) -> list[int]:
-        rows = self.db.execute("SELECT id FROM completion_texts WHERE generation_id = ? ORDER BY id", [generation_id])
-        return [int(row[0]) for row in rows]
 
     def _metric(self, metric: Metric) -> int:
         self.db.execute(
@@ -379,8 +403,44 @@ class Store:
         return found
 
 
+def _scores_by_prompt(
+    column: ScoreColumn, prompts: Sequence[tuple[int, Prompt, int]]
+) -> Iterator[tuple[int, str, str | None]]:
+    """(input id, its samples' scores as JSON, reasons by sample as JSON or None) of each prompt."""
+    if len(column.values) != sum(n for _, _, n in prompts):
+        raise ValueError(f"{len(column.values)} scores for {sum(n for _, _, n in prompts)} completions")
+    start = 0
+    for input_id, _, n in prompts:
+        values = [None if v is None else float(f"{v:.9g}") for v in column.values[start : start + n]]
+        reasons = {str(i): column.reasons[start + i] for i in range(n) if start + i in column.reasons}
+        yield input_id, canonical_json(values), canonical_json(reasons) if reasons else None
+        start += n
+
+
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """SQLite's complaints about a file as a user's mistake."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise UserError(f"{path}: cannot be used as a lerpbench database: {error}") from error
+
+
+def _require_file(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"{path}: expected a database file, got a folder")
+
+
+def _finish_rollback(path: Path) -> None:
+    """Let SQLite take back what a killed run left half written: a reader may not do so itself."""
+    journal = path.with_name(f"{path.name}-journal")
+    if journal.exists() and os.access(path, os.W_OK):
+        with closing(sqlite3.connect(path, timeout=10)) as connection:
+            connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
 
 
 def _require_writable(path: Path) -> None:

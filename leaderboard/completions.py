@@ -61,8 +61,8 @@ def _listed(stores: Sequence[Store], generations: Sequence[Place]) -> list[tuple
         (n,) = store.db.execute("SELECT n_prompts FROM generations WHERE id = ?", [place.generation_id]).fetchone()
         if n not in seen:
             seen.add(n)
-            for row in _prompts(store, place):
-                unique.setdefault((row[1], row[2], row[3]), row)
+            for id_, prompt, _ in store.prompts_of(place.generation_id):
+                unique.setdefault((prompt.set, prompt.row, prompt.text), (id_, prompt.set, prompt.row, prompt.text))
     return list(unique.values())
 
 
@@ -77,14 +77,6 @@ def distinct_generations(board: Board) -> list[Place]:
         if place.generation_id is not None:
             found.setdefault((place.store, place.generation_id), place)
     return list(found.values())
-
-
-def _prompts(store: Store, place: Place) -> list[tuple[int, str, int, str]]:
-    return store.db.execute(
-        "SELECT input_id, set_name, row, inputs.text FROM completion_texts JOIN inputs ON inputs.id = input_id "
-        "WHERE generation_id = ? GROUP BY input_id ORDER BY MIN(completion_texts.id)",
-        [place.generation_id],
-    ).fetchall()
 
 
 def _bytes_per_completion(store: Store, place: Place) -> float:
@@ -131,29 +123,29 @@ def files(
 
 def _texts(store: Store, place: Place, selection: Selection) -> Mapping[str, list[Any]]:
     """Columns over (prompt, sample), null where nothing is stored: text, tokens, finish reason, score in hundredths."""
-    at = {(p[1], p[2], p[3]): i for i, p in enumerate(selection.prompts)}
-    size = len(at) * selection.samples
+    size = len(selection.prompts) * selection.samples
     columns: dict[str, list[Any]] = {"t": [None] * size, "n": [None] * size, "f": [None] * size, "s": [None] * size}
-    for prompts, row, prompt, sample, text, n_tokens, finish, score in _rows(store, place, selection):
-        where = at.get((prompts, row, prompt))
-        if where is not None:
-            k = where * selection.samples + sample
-            columns["t"][k], columns["n"][k], columns["f"][k] = text, n_tokens, 1 if finish == "stop" else 0
-            columns["s"][k] = None if score is None else round(100 * score)
+    for prompt, sample, text, n_tokens, finish, score in _rows(store, place, selection):
+        k = prompt * selection.samples + sample
+        columns["t"][k], columns["n"][k], columns["f"][k] = text, n_tokens, 1 if finish == "stop" else 0
+        columns["s"][k] = None if score is None else round(100 * score)
     return {name: column for name, column in columns.items() if any(x is not None for x in column)}
 
 
 def _rows(store: Store, place: Place, selection: Selection) -> Iterator[tuple[Any, ...]]:
-    """The selected completions with their scores."""
+    """The selected completions with their scores, sought one by one: a generation may hold 250,000."""
     judged = store.db.execute(
         "SELECT evaluation_id, metrics.id FROM point_evaluations JOIN estimates USING (evaluation_id) "
         "JOIN metrics ON metrics.id = metric_id WHERE point_id = ? AND metrics.name = ? LIMIT 1",
         [place.id, CONTROL],
     ).fetchone()
+    wanted = [[prompts, row, text] for _, prompts, row, text in selection.prompts]
     return store.db.execute(
-        "SELECT set_name, row, inputs.text, sample, completion_texts.text, n_tokens, finish_reason, scores.value "
-        "FROM completion_texts JOIN inputs ON inputs.id = input_id "
-        "LEFT JOIN scores ON scores.evaluation_id = ? AND metric_id = ? AND completion_id = completion_texts.id "
-        "WHERE generation_id = ? AND sample < ?",
-        [*(judged or (None, None)), place.generation_id, selection.samples],
+        "SELECT wanted.key, sample, completion_texts.text, n_tokens, finish_reason, "
+        "json_extract(by_sample, '$[' || sample || ']') FROM json_each(?) AS wanted "
+        "CROSS JOIN inputs ON set_name = json_extract(wanted.value, '$[0]') "  # a CROSS JOIN keeps this order
+        "AND row = json_extract(wanted.value, '$[1]') AND inputs.text = json_extract(wanted.value, '$[2]') "
+        "CROSS JOIN completion_texts ON generation_id = ? AND completion_texts.input_id = inputs.id AND sample < ? "
+        "LEFT JOIN prompt_scores ON evaluation_id = ? AND metric_id = ? AND prompt_scores.input_id = inputs.id",
+        [json.dumps(wanted), place.generation_id, selection.samples, *(judged or (None, None))],
     )

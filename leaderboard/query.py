@@ -5,6 +5,7 @@ behind it add what a reader may ask for next: recipes, reasons, units, per-promp
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -186,7 +187,7 @@ def open_stores(paths: Sequence[Path]) -> Iterator[list[Store]]:
     if not paths:
         raise UserError("no database given; expected the path of at least one results database")
     with ExitStack() as stack:
-        yield [stack.enter_context(closing(Store.open(path, create=False))) for path in paths]
+        yield [stack.enter_context(closing(Store.read(path))) for path in paths]
 
 
 def read_boards(store: Store, index: int, name: str) -> list[Board]:
@@ -290,13 +291,8 @@ def _metrics(store: Store, names: set[str]) -> dict[str, MetricInfo]:
 def _prompt_counts(store: Store, places: Sequence[Place]) -> tuple[dict[str, int], int]:
     """How many prompts of each set, and how many samples of each, from the first place with completions."""
     generation = next((place.generation_id for place in places if place.generation_id is not None), None)
-    found = store.db.execute(
-        "SELECT set_name, COUNT(DISTINCT input_id), MAX(sample) + 1 FROM completion_texts "
-        "JOIN inputs ON inputs.id = input_id WHERE generation_id = ? GROUP BY set_name "
-        "ORDER BY MIN(completion_texts.id)",
-        [generation],
-    ).fetchall()
-    return {row[0]: row[1] for row in found}, max((row[2] for row in found), default=0)
+    found = store.prompts_of(generation)
+    return dict(Counter(prompt.set for _, prompt, _ in found)), max((n for _, _, n in found), default=0)
 
 
 def _count_completions(store: Store, suite_id: int, engine: str) -> int:

@@ -75,7 +75,10 @@ def test_what_goes_in_comes_out(store: Store) -> None:
         (1, 0, " text 10"),
         (1, 1, " text 11"),
     ]
-    assert rows(store, "SELECT value, reason FROM scores ORDER BY completion_id")[2:] == [(3.0, None), (None, "empty")]
+    assert rows(store, "SELECT value, reason FROM scores ORDER BY input_id, sample")[2:] == [
+        (3.0, None),
+        (None, "empty"),
+    ]
 
 
 def test_prompts_are_kept_by_row_not_by_text(store: Store) -> None:
@@ -149,7 +152,7 @@ def test_files_that_cannot_be_a_database(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         Store.open(tmp_path / "absent" / "r.db")
     with pytest.raises(UserError, match="no such database"):
-        Store.open(tmp_path / "absent.db", create=False)
+        Store.read(tmp_path / "absent.db")
 
 
 def test_our_files_say_so_in_their_header(tmp_path: Path) -> None:

@@ -70,17 +70,12 @@ def device_name(device: str) -> str:
 
 
 @contextmanager
-def opened(db: Path, *, create: bool = True) -> Iterator[Store]:
-    store = Store.open(db, create=create)
+def opened(db: Path) -> Iterator[Store]:
+    store = Store.open(db)
     try:
         yield store
     finally:
         store.close()
-
-
-@contextmanager
-def no_store() -> Iterator[None]:
-    yield None
 
 
 def require_folder(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Commands that generate and judge: run, generate, evaluate, and plan before them."""
 
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,6 @@ from bench.cli.common import (
     SiteOption,
     SuiteArgument,
     loaded,
-    no_store,
     opened,
     opener,
     out,
@@ -27,6 +27,7 @@ from bench.cli.common import (
 )
 from bench.cli.publishing import render
 from bench.cli.timing import time_overhead
+from bench.store import Store
 
 if TYPE_CHECKING:
     from bench.execute import Stage, Work
@@ -89,7 +90,7 @@ def plan(
         table.add_row(name, str(sum(point.method == name for point in points)))
     out.print(table)
     work = prepared(found_suite, engine, only, limit_prompts)
-    with opened(db, create=False) if db.exists() else no_store() as store:
+    with closing(Store.read(db)) if db.exists() else nullcontext() as store:
         found = status(work, store)
     todo = found.generations - found.generations_stored
     out.print(f"{found.points} points, {found.generations} distinct mixtures")
