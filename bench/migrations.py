@@ -119,7 +119,7 @@ def m003_compact(db: Database) -> None:
             by_sample TEXT NOT NULL, reasons TEXT, PRIMARY KEY (evaluation_id, metric_id, input_id)) WITHOUT ROWID;
         INSERT INTO prompt_scores
             SELECT evaluation_id, metric_id, input_id,
-                '[' || group_concat(COALESCE(printf('%.9g', value), 'null')) || ']',
+                '[' || group_concat(CASE WHEN value IS NULL THEN 'null' ELSE printf('%.9g', value) END) || ']',
                 NULLIF(json_group_object(sample, reason) FILTER (WHERE reason IS NOT NULL), '{}')
             FROM (SELECT evaluation_id, metric_id, input_id, sample, value, reason FROM old_scores
                     JOIN old_texts ON old_texts.id = completion_id ORDER BY 1, 2, 3, 4)

@@ -1,12 +1,15 @@
 """The store: what it keeps, what it refuses, and its three public views."""
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlite_utils import Database
 
-from bench.migrations import APPLICATION_ID
+from bench.migrations import APPLICATION_ID, migrations
 from bench.schema import Completion, Estimate, Metric, Point, Prompt, PromptSource, Recipe, Suite, UserError
 from bench.stats import RatioStatistic, ScoreColumn
 from bench.store import Store
@@ -153,6 +156,122 @@ def test_files_that_cannot_be_a_database(tmp_path: Path) -> None:
         Store.open(tmp_path / "absent" / "r.db")
     with pytest.raises(UserError, match="no such database"):
         Store.read(tmp_path / "absent.db")
+
+
+def test_scores_keep_nine_digits_and_their_sample(store: Store) -> None:
+    """float32's nearest to 0.1 is 0.100000001490116...; nine digits name it, and no other float32."""
+    single = float(np.float32(0.1))
+    fill(store)
+    mixture = store.mixture("m", "transformers", "float32", RECIPE, {"base": "b"})
+    generation = store.generation_id("g")
+    column = ScoreColumn([single, 123456789.0, None, -1e-30], {2: 'no "word"'})
+    store.add_evaluation(
+        "x", "x", 1, {}, mixture, generation, 0.1, store.environment({}, "d"), metrics=[Metric(name="x")],
+        scores={"x": column}, statistics=[], items=PROMPTS, estimates=[],
+    )  # fmt: skip
+    found = rows(store, "SELECT row, sample, value, reason FROM scores JOIN inputs ON inputs.id = input_id "
+                        "JOIN metrics ON metrics.id = metric_id WHERE metrics.name = 'x' ORDER BY 1, 2")  # fmt: skip
+    assert found == [
+        (0, 0, 0.100000001, None), (0, 1, 123456789.0, None), (1, 0, None, 'no "word"'), (1, 1, -1e-30, None),
+    ]  # fmt: skip
+    assert np.float32(found[0][2]) == np.float32(0.1)
+
+
+def test_as_many_scores_as_completions_or_none_is_stored(store: Store) -> None:
+    fill(store)
+    mixture = store.mixture("m", "transformers", "float32", RECIPE, {"base": "b"})
+    with pytest.raises(ValueError, match="3 scores for 4 completions"):
+        store.add_evaluation(
+            "x", "x", 1, {}, mixture, store.generation_id("g"), 0.1, store.environment({}, "d"),
+            metrics=[Metric(name="x")], scores={"x": ScoreColumn([1.0] * 3)}, statistics=[], items=PROMPTS,
+            estimates=[],
+        )  # fmt: skip
+    assert store.evaluation_id("x") is None
+
+
+def test_completions_come_in_the_order_of_sets_and_rows_whatever_was_stored_first(store: Store) -> None:
+    """A run over the first row of each set stores those rows first; the whole sets keep their order all the same."""
+    both = [Prompt(set=name, row=row, text="x") for name in ("n", "p") for row in range(2)]
+    environment = store.environment({}, "d")
+    mixture = store.mixture("m", "transformers", "float32", RECIPE, {})
+    store.inputs([both[0], both[2]])
+    completions = [Completion(i, s, f"{i}{s}", 1, "stop") for i in range(4) for s in range(2)]
+    generation = store.add_generation("g", mixture, {}, both, completions, 1.0, environment)
+    assert store.generated(generation) == (both, completions)
+
+
+def old_database(path: Path) -> Path:
+    """A database as the versions before m003 wrote it: one row a score, completions with ids of their own."""
+    db = Database(sqlite3.connect(path))
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    migrations.apply(db, stop_before="m003_compact")
+    db.executescript(
+        """
+        INSERT INTO environments VALUES (1, 'd', '{}', 't');
+        INSERT INTO suites VALUES (1, 's', '{}', 't');
+        INSERT INTO inputs VALUES (1, 'n', 0, 'The'), (2, 'n', 1, 'A');
+        INSERT INTO metrics VALUES (1, 'length', 'neutral', '', '');
+        INSERT INTO mixtures VALUES (1, 'm', 'transformers', 'float32', '{"space":"weights"}', '{}', NULL);
+        INSERT INTO generations VALUES (1, 'g', 1, '{}', 2, 4, 8, 1.5, 1, 't');
+        INSERT INTO completion_texts VALUES (1, 1, 1, 0, ' film', 2, 'stop'), (2, 1, 1, 1, ' man', 2, 'length'),
+            (3, 1, 2, 0, ' story', 2, 'length'), (4, 1, 2, 1, '', 2, 'stop');
+        INSERT INTO evaluations VALUES (1, 'e', 'length', 1, '{}', 1, 1, 0.1, 1, 't');
+        INSERT INTO scores VALUES (1, 1, 1, 5.0, NULL), (1, 1, 2, 0.1, NULL), (1, 1, 3, 6.0, NULL),
+            (1, 1, 4, NULL, 'empty');
+        INSERT INTO statistics VALUES (1, 1, 1, 5.1, 2, 2, 2), (1, 1, 2, 6.0, 1, 1, 2);
+        INSERT INTO estimates VALUES (1, 1, 1, NULL, 3.7, NULL, NULL, 3, 4, NULL, 'identity');
+        INSERT INTO points VALUES (1, 1, 'transformers', 'base', '{}', 0, 1, 1);
+        INSERT INTO point_evaluations VALUES (1, 1);
+        """
+    )
+    db.close()
+    return path
+
+
+VIEWS = ("results", "completions", "overhead")
+
+
+def test_an_older_database_is_brought_up_to_date_with_all_it_holds(tmp_path: Path) -> None:
+    path = old_database(tmp_path / "old.db")
+    with sqlite3.connect(path) as connection:
+        before = {view: connection.execute(f"SELECT * FROM {view}").fetchall() for view in VIEWS}
+    store = Store.open(path)
+    assert {view: rows(store, f"SELECT * FROM {view}") for view in VIEWS} == before
+    assert rows(store, "SELECT input_id, sample, value, reason FROM scores ORDER BY 1, 2") == [
+        (1, 0, 5.0, None), (1, 1, 0.1, None), (2, 0, 6.0, None), (2, 1, None, "empty"),
+    ]  # fmt: skip
+    assert rows(store, "PRAGMA foreign_key_check") == []
+    assert len(store.generated(1)[1]) == 4
+    assert store.generation_id("g") == store.evaluation_id("e") == 1
+
+
+def test_reading_leaves_file_and_folder_as_they_are_older_ones_too(tmp_path: Path) -> None:
+    path = old_database(tmp_path / "old.db")
+    before = path.read_bytes()
+    store = Store.read(path)
+    assert rows(store, "SELECT value FROM scores LIMIT 1") == [(5.0,)]
+    store.close()
+    assert path.read_bytes() == before
+    Store.open(path).close()  # now of today's version
+    before = path.read_bytes()
+    store = Store.read(path)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        store.suite(SUITE)
+    store.close()
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["old.db"]
+
+
+def test_a_killed_writers_half_transaction_does_not_hinder_reading(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    fill(Store.open(path))
+    writer = (
+        "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA cache_size = 1'); "
+        "c.execute('UPDATE inputs SET text = hex(randomblob(90000))'); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", writer, str(path)], check=False)
+    assert path.with_name("r.db-journal").exists()
+    assert rows(Store.read(path), "SELECT DISTINCT text FROM inputs") == [("same",)]
 
 
 def test_our_files_say_so_in_their_header(tmp_path: Path) -> None:

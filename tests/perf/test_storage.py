@@ -63,4 +63,4 @@ def test_a_point_of_the_paper_is_written_fast_and_small(benchmark: BenchmarkFixt
     print(f"\nwriting a point: {seconds} s, {megabytes} MB")
     benchmark.pedantic(write, args=(store, "fourth", found, scores), rounds=1)
     assert max(seconds) < 10
-    assert max(megabytes) <= 70
+    assert max(megabytes) <= 60
