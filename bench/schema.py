@@ -89,7 +89,8 @@ class Point(Value):
 
     @property
     def label(self) -> str:
-        inside = ", ".join(f"{key}={value:g}" for key, value in self.params.items())
+        shown = {k: f"{v:g}" if isinstance(v, int | float) else v for k, v in self.params.items()}
+        inside = ", ".join(f"{key}={value}" for key, value in shown.items())
         return f"{self.method}({inside})" if inside else self.method
 
 

@@ -7,7 +7,7 @@ A suite is a name of one packaged in `bench/suites` or a path.  Paths that start
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -96,7 +96,7 @@ def _method(entry: Any, i: int, path: Path, methods: Registry[Any]) -> MethodSpe
     cls = _class(methods, name, where)
     swept = {key: tuple(value) if isinstance(value, list) else (value,) for key, value in options.items()}
     for key, values in swept.items():
-        if key not in cls.model_fields:
+        if key not in cls.model_fields and cls.model_config.get("extra") != "allow":
             known = list(cls.model_fields)
             hint = suggest(key, known) if known else f"; {name} takes no parameters"
             raise UserError(f"{where}.{key}: unknown key {key!r}{hint}")
@@ -111,7 +111,9 @@ def _method(entry: Any, i: int, path: Path, methods: Registry[Any]) -> MethodSpe
 
 
 def _check_parameter(cls: type[BaseModel], key: str, value: Any, where: str) -> None:
-    if isinstance(value, (bool, str)):
+    field = cls.model_fields.get(key)
+    choice = field is not None and get_origin(field.annotation) is Literal
+    if isinstance(value, (bool, str)) and not choice:
         raise UserError(f"{where}.{key}: expected a number or a list of numbers, got {value!r}")
     try:
         cls.__pydantic_validator__.validate_assignment(cls.model_construct(), key, value)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -400,10 +401,10 @@ def _sums(store: Store, places: Sequence[Place], suite_id: int, engine: str, met
         "JOIN statistics ON statistics.evaluation_id = point_evaluations.evaluation_id "
         "AND metric_id = (SELECT id FROM metrics WHERE name = ?) WHERE suite_id = ? AND engine = ?",
         [metric, suite_id, engine],
-    ).fetchall()
-    if not rows:
+    )
+    table = np.fromiter(chain.from_iterable(rows), dtype=np.float64).reshape(-1, 4)  # millions of rows at full scale
+    if not len(table):
         return None
-    table = np.array(rows, dtype=np.float64)
     inputs, column = np.unique(table[:, 1].astype(np.int64), return_inverse=True)
     place_of = {place.id: i for i, place in enumerate(places)}
     row = np.array([place_of[int(id_)] for id_ in table[:, 0]])

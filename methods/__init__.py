@@ -12,6 +12,7 @@ TABLE = {
     "g3": "methods.interpolation:G3",
     "dexperts": "methods.ensembling:DExperts",
     "logit_g3": "methods.ensembling:LogitG3",
+    "mixture": "methods.mixture:Mixture",
 }
 
 

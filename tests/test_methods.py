@@ -9,6 +9,7 @@ import methods
 from bench.schema import Recipe
 from methods.ensembling import DExperts, LogitG3
 from methods.interpolation import G1, G2, G3
+from methods.mixture import Mixture
 from methods.references import Antiexpert, Base, Expert
 
 ALPHAS = (-1.5, -0.3, 0.0, 0.1, 0.7, 1.0, 2.2)
@@ -76,3 +77,26 @@ def test_every_registered_method_loads_and_documents_itself() -> None:
     for name in methods.TABLE:
         assert registry.get(name).__doc__
         assert registry.get(name).source
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("beta", ALPHAS)
+def test_a_mixture_of_two_checkpoints_is_g3_in_weights_and_its_twin_in_logits(alpha: float, beta: float) -> None:
+    both = {"expert": alpha, "antiexpert": beta}
+    assert Mixture(space="weights", **both).recipe() == G3(alpha=alpha, beta=beta).recipe()
+    assert Mixture(space="logits", **both).recipe() == LogitG3(alpha=alpha, beta=beta).recipe()
+
+
+@pytest.mark.parametrize("space", ["weights", "logits"])
+def test_a_mixture_by_hand(space: str) -> None:
+    """base takes 1 - (0.5 + 0.75 - 0.5) = 0.25; where base is given, nothing is added."""
+    found = Mixture(space=space, positive=0.5, formal=0.75, long=-0.5).recipe()
+    assert found == Recipe(space=space, coefficients={"base": 0.25, "positive": 0.5, "formal": 0.75, "long": -0.5})
+    assert Mixture(space=space, base=1, positive=0.5).recipe().coefficients == {"base": 1, "positive": 0.5}
+    assert Mixture(space=space).recipe() == Recipe(space=space, coefficients={"base": 1})
+
+
+def test_a_mixture_takes_finite_coefficients_only() -> None:
+    for wrong in ("much", math.inf, None):
+        with pytest.raises(ValidationError):
+            Mixture(expert=wrong)

@@ -1,0 +1,24 @@
+"""Any number of named checkpoints in one mixture: several attributes at once."""
+
+from pydantic import ConfigDict
+
+from bench.schema import Recipe, Space
+from methods.base import FiniteFloat, Method
+
+
+class Mixture(Method):
+    """theta0 + sum_i c_i (theta_i - theta0) over any checkpoints of the suite, in weights or in logits.
+
+    Every key but `space` is a checkpoint's name, its value that checkpoint's coefficient.  `base` takes what the others
+    leave of 1, unless it is given too: then the coefficients stand as they are.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, FiniteFloat]
+
+    source = "task arithmetic, Ilharco et al. 2023, equation of section 2; g3 of arXiv 2211.12092 for two checkpoints"
+    space: Space = "weights"
+
+    def recipe(self) -> Recipe:
+        named = self.__pydantic_extra__
+        return Recipe(space=self.space, coefficients={"base": 1 - sum(named.values()), **named})
