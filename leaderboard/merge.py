@@ -70,13 +70,18 @@ def _counts(prompts: Mapping[str, int]) -> str:
 
 
 def _judges(a: Protocol, b: Protocol) -> list[str]:
-    """Judges are compared by bytes: the same completions judged with the same settings have the same key, or else."""
-    shared = a.verdicts.keys() & b.verdicts.keys()
-    differing = sorted({subject[1] for subject in shared if a.verdicts[subject] != b.verdicts[subject]})
+    """Whether equally named and set judges are equal: by the digests of their models and files.
+
+    Databases of earlier versions lack digests; there the same completions judged alike have the same key, or else.
+    """
+    named = a.evaluators.keys() & b.evaluators.keys()
+    known = named & a.data.keys() & b.data.keys()
+    shared = {subject for subject in a.verdicts.keys() & b.verdicts.keys() if subject[1] not in known}
+    differing = {name for name in known if a.data[name] != b.data[name]}
+    differing |= {subject[1] for subject in shared if a.verdicts[subject] != b.verdicts[subject]}
     if differing:
-        return [f"the judge of {name} has other weights" for name in differing]
-    checked = {subject[1] for subject in shared}
-    unchecked = sorted((a.evaluators.keys() & b.evaluators.keys()) - checked)
+        return [f"the models or data behind {name} differ" for name in sorted(differing)]
+    unchecked = sorted(named - known - {subject[1] for subject in shared})
     if unchecked:
         return [f"nothing was judged by both, so equal judges cannot be shown ({', '.join(unchecked)})"]
     return []
@@ -106,7 +111,8 @@ def merge(a: Board, b: Board) -> Board:
         notes=(*a.notes, *([note] if note else [])),
         protocol=replace(a.protocol, checkpoints={**b.protocol.checkpoints, **a.protocol.checkpoints},
                          evaluators={**b.protocol.evaluators, **a.protocol.evaluators},
-                         verdicts={**b.protocol.verdicts, **a.protocol.verdicts}),
+                         verdicts={**b.protocol.verdicts, **a.protocol.verdicts},
+                         data={**b.protocol.data, **a.protocol.data}),
     )  # fmt: skip
 
 

@@ -130,6 +130,7 @@ class Protocol:
     evaluators: Mapping[str, str]
     prompts: Mapping[str, int]
     verdicts: Mapping[tuple[str, ...], str] = field(default_factory=dict)  # what was judged and how -> evaluation key
+    data: Mapping[str, str] = field(default_factory=dict)  # evaluator -> digests of its models and files, where stored
 
 
 @dataclass(frozen=True)
@@ -314,8 +315,8 @@ def _protocol(
         [suite_id, engine],
     ).fetchall()
     evaluators = store.db.execute(
-        "SELECT DISTINCT evaluator, version, options FROM points JOIN point_evaluations ON point_id = points.id "
-        f"JOIN evaluations ON evaluations.id = evaluation_id {where} ORDER BY 1, 2, 3",
+        "SELECT DISTINCT evaluator, version, options, data FROM points JOIN point_evaluations ON point_id = points.id "
+        f"JOIN evaluations ON evaluations.id = evaluation_id {where} ORDER BY 1, 2, 3, 4",
         [suite_id, engine],
     ).fetchall()
     mixtures = store.db.execute(
@@ -326,15 +327,18 @@ def _protocol(
     for _, checkpoints in mixtures:
         hashes |= json.loads(checkpoints)
     judges: dict[str, list[str]] = {}
-    for evaluator, version, options in evaluators:
+    data: dict[str, list[str | None]] = {}
+    for evaluator, version, options, digests in evaluators:
         judges.setdefault(evaluator, []).append(f"version {version}, {options}")
+        data.setdefault(evaluator, []).append(digests)
     return Protocol(
         sampling=" and ".join(row[0] for row in sampling),
         dtype=" and ".join(sorted({row[0] for row in mixtures})) or str(definition.get("dtype", "")),
         checkpoints=dict(sorted(hashes.items())),
-        evaluators={name: "; ".join(texts) for name, texts in judges.items()},
+        evaluators={name: "; ".join(dict.fromkeys(texts)) for name, texts in judges.items()},
         prompts=dict(prompts),
         verdicts=_verdicts(store, where, suite_id, engine),
+        data={name: "; ".join(map(str, found)) for name, found in data.items() if None not in found},
     )
 
 

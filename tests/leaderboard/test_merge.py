@@ -1,8 +1,10 @@
 """Several databases: one board where protocol and judges agree, apart with the reason where they do not."""
 
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from toyboard import MakeDatabase, make_suite, points_of
 
 from bench.schema import Suite
@@ -45,20 +47,37 @@ def test_a_differing_judge_keeps_boards_apart(make_database: MakeDatabase, tmp_p
     b = make_database(make_suite(), name="b.db", judge="another judge")
     boards = load(a, b)
     assert [board.databases for board in boards] == [("a.db",), ("b.db",)]
-    assert boards[0].notes == ("Kept apart from b.db: the judge of synthetic has other weights.",)
+    assert boards[0].notes == ("Kept apart from b.db: the models or data behind synthetic differ.",)
     render([a, b], tmp_path)
     assert (tmp_path / "toy-transformers-a" / "index.html").is_file()
-    assert "other weights" in (tmp_path / "toy-transformers-b" / "index.html").read_text()
-    assert "other weights" in (tmp_path / "index.html").read_text()
+    assert "data behind synthetic differ" in (tmp_path / "toy-transformers-b" / "index.html").read_text()
+    assert "data behind synthetic differ" in (tmp_path / "index.html").read_text()
 
 
-def test_unverifiable_judges_keep_boards_apart(make_database: MakeDatabase) -> None:
-    boards = load(
-        make_database(make_suite(), name="a.db", points=part("expert")),
-        make_database(make_suite(), name="b.db", points=part("dexperts")),
-    )
-    assert len(boards) == 2
-    assert "nothing was judged by both" in boards[0].notes[0]
+def disjoint_halves(make_database: MakeDatabase, judge: str = "judge") -> tuple[Path, Path]:
+    """Two databases of one suite that have no completion in common."""
+    a = make_database(make_suite(), name="a.db", points=part("expert"))
+    return a, make_database(make_suite(), name="b.db", points=part("dexperts"), judge=judge)
+
+
+def test_disjoint_runs_prove_equal_judges_by_the_digests_of_their_models(make_database: MakeDatabase) -> None:
+    (board,) = load(*disjoint_halves(make_database))
+    assert {place.method for place in board.places} == {"expert", "dexperts"}
+    first, second = load(*disjoint_halves(make_database, judge="another judge"))
+    assert first.notes == ("Kept apart from b.db: the models or data behind synthetic differ.",)
+    assert second.notes == ("Kept apart from a.db: the models or data behind synthetic differ.",)
+
+
+@pytest.mark.parametrize("judge", ["judge", "another judge"])
+def test_judges_without_digests_are_compared_by_what_both_judged(make_database: MakeDatabase, judge: str) -> None:
+    """As databases of earlier versions are: the same judge on the same completions has the same key."""
+    disjoint = disjoint_halves(make_database)
+    same = make_database(make_suite(), name="c.db"), make_database(make_suite(), name="d.db", judge=judge)
+    for path in (*disjoint, *same):
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE evaluations SET data = NULL")
+    assert "nothing was judged by both" in load(*disjoint)[0].notes[0]
+    assert len(load(*same)) == (1 if judge == "judge" else 2)
 
 
 def test_protocols_are_compared(toy_database: Path) -> None:

@@ -89,7 +89,9 @@ def add_point(store: Store, suite_id: int, engine: str, position: int, point: Po
         generation_id = store.add_generation(mixture_key, mixture_id, sampling, PROMPTS, completions, 1.0, environment)
     if evaluation_ids == [None]:
         key = f"{judge} {mixture_key}"
-        scored = add_scores(store, key, mixture_id, generation_id, point, seed=seed, environment=environment)
+        scored = add_scores(
+            store, key, mixture_id, generation_id, point, seed=seed, judge=judge, environment=environment
+        )
         evaluation_ids = [scored]
     store.link(point_id, generation_id, [e for e in evaluation_ids if e is not None])
 
@@ -101,7 +103,7 @@ def make_completions(point: Point, seed: int) -> list[Completion]:
 
 
 def add_scores(store: Store, key: str, mixture_id: int, generation_id: int, point: Point, *, seed: int = 0,
-               environment: int = 1) -> int:  # fmt: skip
+               judge: str = "judge", environment: int = 1) -> int:  # fmt: skip
     rng = np.random.default_rng(seed)
     mean, log_ppl = truth(point.recipe)
     prompt_of = np.repeat(np.arange(len(PROMPTS)), 3)
@@ -124,6 +126,7 @@ def add_scores(store: Store, key: str, mixture_id: int, generation_id: int, poin
     return store.add_evaluation(
         key, "synthetic", 1, {"judge": "toy"}, mixture_id, generation_id, 0.1, environment,
         metrics=METRICS, scores={"sentiment": column}, statistics=statistics, items=PROMPTS, estimates=estimates,
+        data=[judge],
     )  # fmt: skip
 
 
