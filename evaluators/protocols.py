@@ -28,9 +28,10 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             },
             rules={
                 "text": "prompt and completion",
-                "sentiment": "0.5 P(neutral) + P(positive), mean over completions",
-                "perplexity": "over all tokens of all texts: exp of the mean NLL; drops nothing",
-                "distinct-n": "unique n-grams / n-grams over all completions",
+                "sentiment": "mean of 0.5 P(neutral) + P(positive)",
+                "perplexity": "of all tokens, the prompts' too: exp of their mean NLL over all texts",
+                "distinct-n": "unique n-grams / n-grams, over all completions together",
+                "left out": "nothing by rule; a completion of fewer than n words has no n-gram to count",
             },
         ),
         "dexperts": Protocol(
@@ -42,9 +43,10 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             },
             rules={
                 "text": "prompt and completion",
-                "sentiment": "share of completions that are more likely positive than negative",
-                "perplexity": "of each completion given its prompt, arithmetic mean; drops those of 10,000 and more",
-                "distinct-n": "unique n-grams of a prompt's completions / their words, mean over prompts",
+                "sentiment": "share of completions with P(positive) > P(negative)",
+                "perplexity": "of each completion given its prompt: exp of its mean NLL, averaged over completions",
+                "distinct-n": "unique n-grams of a prompt's completions / their words, averaged over prompts",
+                "left out": "completions of perplexity 10,000 and more, and empty ones",
             },
         ),
     }

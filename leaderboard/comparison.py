@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import numpy as np
 from bench.registry import suggest
 from bench.schema import UserError
 from bench.stats import LEVEL, Floats, holm
+from leaderboard.iso import derived, measure
+from leaderboard.levels import Entry, Level, at_places
 from leaderboard.merge import load_boards
-from leaderboard.query import ALL, Board, PerPrompt, open_stores
-from leaderboard.rank import Derived, draws, find_series, finite_interval, rank
+from leaderboard.query import ALL, Board, open_stores
+from leaderboard.rank import Derived, find_series, rank
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,21 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
+    """The first setting minus the second, metric by metric."""
+
     suite: str
     engine: str
-    a: str
-    b: str
+    first: Entry
+    second: Entry
     differences: tuple[Difference, ...]
+
+    @property
+    def a(self) -> str:
+        return self.first.label
+
+    @property
+    def b(self) -> str:
+        return self.second.label
 
 
 def compare(
@@ -82,26 +95,38 @@ def _require(board: Board, name: str, prompts: str) -> int:
 
 def compare_places(board: Board, a: int, b: int, prompts: str = ALL) -> Comparison:
     """Every metric with per-prompt sums, paired on the same prompts."""
+    (found,) = compare_level(board, at_places(board, [a, b], prompts))
+    return found
+
+
+def compare_level(board: Board, level: Level) -> list[Comparison]:
+    """Every two methods of a level, the earlier minus the later."""
+    settings = [entry.setting for entry in level.entries]
+    measured = {
+        metric: measure(sums, settings, level.rows(sums))
+        for metric, sums in board.per_prompt.items()
+        if board.metrics[metric].of_text
+    }
     found = []
-    for metric, sums in board.per_prompt.items():
-        if board.metrics[metric].of_text:
-            difference = _difference(metric, sums, a, b, prompts)
-            if difference is not None:
-                found.append(difference)
-    corrected = holm([difference.p for difference in found])
-    done = tuple(replace(d, p_holm=p) for d, p in zip(found, corrected, strict=True))
-    return Comparison(board.suite, board.engine, board.places[a].label, board.places[b].label, done)
+    for i, j in combinations(range(len(settings)), 2):
+        pairs = [difference(metric, *all_, i, j) for metric, all_ in measured.items()]
+        differences = _corrected([pair for pair in pairs if pair is not None])
+        found.append(Comparison(board.suite, board.engine, level.entries[i], level.entries[j], differences))
+    return found
 
 
-def _difference(metric: str, sums: PerPrompt, a: int, b: int, prompts: str) -> Difference | None:
-    values, drawn = draws(sums, prompts, [a, b])
-    if not np.isfinite(values).all():
+def difference(metric: str, values: Floats, drawn: Floats, n: int, i: int, j: int) -> Difference | None:
+    """Setting i minus setting j of what `measure` found; None where either has no value."""
+    if not np.isfinite(values[[i, j]]).all():
         return None
-    resampled = drawn[:, 0] - drawn[:, 1]
-    low, high = finite_interval(resampled)
-    n = int(sums.rows(prompts).sum())
-    found = Derived(float(values[0] - values[1]), low, high, n)
-    return Difference(metric, float(values[0]), float(values[1]), found, p_value(resampled), 1.0)
+    resampled = drawn[:, i] - drawn[:, j]
+    a, b = float(values[i]), float(values[j])
+    return Difference(metric, a, b, derived(a - b, resampled, n), p_value(resampled), 1.0)
+
+
+def _corrected(family: Sequence[Difference]) -> tuple[Difference, ...]:
+    adjusted = holm([found.p for found in family])
+    return tuple(replace(found, p_holm=p) for found, p in zip(family, adjusted, strict=True))
 
 
 def p_value(resampled: Floats) -> float:

@@ -143,45 +143,44 @@ def _crossings(board: Board, series: Series, places: Sequence[int], strength: Fl
     return found
 
 
-def measure(sums: PerPrompt, setting: Setting, prompts: str) -> tuple[float, Floats, int]:
-    """A metric at a setting on the reporting half: its value, its bootstrap (draws,), and the number of prompts.
+def measure(sums: PerPrompt, settings: Sequence[Setting], rows: NDArray[np.bool_]) -> tuple[Floats, Floats, int]:
+    """A metric at each setting over these prompts: values (settings,), bootstrap (draws, settings), number of prompts.
 
-    Linear between neighbours, in the logarithm for an exponential.
+    Linear between neighbours, in the logarithm for an exponential.  All settings share their resamples.
     """
-    _, reporting = halves(sums, prompts)
-    part = sums.part([setting.left, setting.right], reporting)
-    n, shares = len(part.sets), np.array([1 - setting.share, setting.share])
+    part = sums.part([*(s.left for s in settings), *(s.right for s in settings)], rows)
+    n, share = len(part.sets), np.array([s.share for s in settings])
 
-    def between(values: Floats) -> Floats:
-        return np.asarray(np.exp(np.log(values) @ shares) if sums.transform == "exp" else values @ shares)
+    def between(values: Floats) -> Floats:  # (draws, 2 settings) -> (draws, settings)
+        ends = np.log(values) if sums.transform == "exp" else values
+        mixed = (1 - share) * ends[:, : len(share)] + share * ends[:, len(share) :]
+        return np.asarray(np.exp(mixed) if sums.transform == "exp" else mixed)
 
-    return float(between(part.values(np.ones((1, n))))[0]), between(part.values(resampling_weights(n))), n
+    return between(part.values(np.ones((1, n))))[0], between(part.values(resampling_weights(n))), n
+
+
+def derived(value: float, drawn: Floats, n: int) -> Derived:
+    """A value with the interval of its bootstrap (draws,)."""
+    return Derived(float(value) if np.isfinite(value) else None, *finite_interval(drawn), n)
 
 
 def _report(board: Board, setting: Setting, prompts: str) -> list[tuple[str, Derived]]:
     found = []
     for metric in REPORTED:
         sums = board.per_prompt.get(metric)
-        if sums is None:
-            continue
-        value, drawn, n = measure(sums, setting, prompts)
-        low, high = finite_interval(drawn)
-        found.append((metric, Derived(value if np.isfinite(value) else None, low, high, n)))
+        if sums is not None:
+            values, drawn, n = measure(sums, [setting], halves(sums, prompts)[1])
+            found.append((metric, derived(values[0], drawn[:, 0], n)))
     return found
 
 
 def _with_differences(board: Board, rows: Sequence[Reached], prompts: str) -> list[Reached]:
     """Each row's perplexity over the cheapest row's, paired on the same prompts, as a ratio."""
     sums = board.per_prompt.get(COST)
-    if sums is None or not rows or rows[0].setting is None:
+    settings = [row.setting for row in rows if row.setting is not None]  # the cheapest is the first row
+    if sums is None or not settings:
         return list(rows)
-    cheapest, cheapest_drawn, n = measure(sums, rows[0].setting, prompts)
-    found = [rows[0]]
-    for row in rows[1:]:
-        if row.setting is None:
-            found.append(row)
-            continue
-        price, drawn, _ = measure(sums, row.setting, prompts)
-        low, high = finite_interval(drawn / cheapest_drawn)
-        found.append(replace(row, over=Derived(price / cheapest, low, high, n)))
-    return found
+    values, drawn, n = measure(sums, settings, halves(sums, prompts)[1])
+    ratios = [derived(values[k] / values[0], drawn[:, k] / drawn[:, 0], n) for k in range(1, len(settings))]
+    later = rows[len(settings) :]  # those that do not reach the target
+    return [rows[0], *(replace(row, over=over) for row, over in zip(rows[1:], ratios, strict=False)), *later]

@@ -127,8 +127,7 @@ def rank(board: Board, series: Sequence[Series], prompts: str = ALL) -> list[Row
 
 
 def _row(board: Board, series: Series, prompts: str) -> Row:
-    allowed, reason = affordable(board, series.places, prompts)
-    ranked = sorted(allowed, key=lambda i: board.value(i, CONTROL, prompts) or 0.0)
+    ranked, reason = affordable(board, series.places, prompts)
     return Row(
         series=series,
         best=ranked[-1] if ranked else None,
@@ -141,20 +140,23 @@ def _row(board: Board, series: Series, prompts: str) -> Row:
     )
 
 
-def affordable(board: Board, places: Sequence[int], prompts: str) -> tuple[list[int], str | None]:
-    """The places whose perplexity is at most PRICE times the base's, and what is to be said about the rule."""
-    scored = [i for i in places if board.value(i, CONTROL, prompts) is not None]
-    limit = price_limit(board, prompts)
+def affordable(
+    board: Board, places: Sequence[int], prompts: str, control: str = CONTROL, cost: str = COST
+) -> tuple[list[int], str | None]:
+    """The places that cost at most PRICE times what the base does, weakest first, and what is to be said about it."""
+    strength = {i: value for i in places if (value := board.value(i, control, prompts)) is not None}
+    scored = sorted(strength, key=lambda i: strength[i])
+    limit = price_limit(board, prompts, cost)
     if not scored:
-        return [], f"no {CONTROL} stored"
+        return [], f"no {control} stored"
     if limit is None:
         return scored, "no base perplexity stored: reach without a limit"
-    kept = [i for i in scored if (board.value(i, COST, prompts) or np.inf) <= limit]
+    kept = [i for i in scored if (board.value(i, cost, prompts) or np.inf) <= limit]
     return kept, None if kept else f"no point at {PRICE:g} times the base's perplexity or less"
 
 
-def price_limit(board: Board, prompts: str) -> float | None:
-    value = None if board.base is None else board.value(board.base, COST, prompts)
+def price_limit(board: Board, prompts: str, cost: str = COST) -> float | None:
+    value = None if board.base is None else board.value(board.base, cost, prompts)
     return None if value is None else PRICE * value
 
 

@@ -15,8 +15,10 @@ from markdown_it import MarkdownIt
 
 from bench.schema import UserError
 from bench.store import Store
-from leaderboard import completions, figures, overhead, paper
+from leaderboard import completions, figures, overhead, paper, protocols
+from leaderboard.comparison import Comparison, compare_level
 from leaderboard.iso import rank_at_targets
+from leaderboard.levels import Level, find_levels
 from leaderboard.merge import load_boards
 from leaderboard.pareto import areas, pareto_places
 from leaderboard.query import ALL, COLUMNS, Board, Result, open_stores, plain
@@ -26,6 +28,8 @@ MANIFEST = ".lerpbench-site.json"
 PAGES = (
     ("board", "index.html", "Results"),
     ("ranking", "ranking.html", "Ranking"),
+    ("compare", "compare.html", "Compare"),
+    ("protocols", "protocols.html", "Protocols"),
     ("completions", "completions.html", "Completions"),
     ("overhead", "overhead.html", "Overhead"),
     ("paper", "paper.html", "The paper's claims"),
@@ -98,7 +102,7 @@ def board_files(
     tables = [(prompts, rank(board, series, prompts)) for prompts in (ALL, *board.sets)]
     data = figures.page_data(board, series)
     page = env.get_template("board.html").render(
-        **common, page="board", tables=tables, verdict=verdict(board, tables[0][1]), data=data,
+        **common, page="board", tables=tables, data=data, verdicts=[(name, verdict(board, rows, name)) for name, rows in tables],
         groups=grouped(data["figures"]), families=families(board), price=PRICE, control=CONTROL, cost=COST,
     )  # fmt: skip
     found = {
@@ -107,7 +111,13 @@ def board_files(
             **common, page="completions", index=completions.index(board, series, selection), selection=selection
         ),
         f"{folder}ranking.html": env.get_template("ranking.html").render(
-            **common, page="ranking", series=series, **ranking(board, series), price=PRICE, control=CONTROL, cost=COST
+            **common, page="ranking", rankings=rankings(board, series), price=PRICE, control=CONTROL, cost=COST
+        ),
+        f"{folder}compare.html": env.get_template("compare.html").render(
+            **common, page="compare", series=series, levels=compared(board, series)
+        ),
+        f"{folder}protocols.html": env.get_template("protocols.html").render(
+            **common, page="protocols", lens=protocols.look(board, series), price=PRICE
         ),
         f"{folder}overhead.html": env.get_template("overhead.html").render(
             **common,
@@ -134,14 +144,26 @@ def board_files(
     return found
 
 
-def ranking(board: Board, series: Sequence[Series]) -> dict[str, Any]:
-    """What the ranking page shows: targets up and down, areas, the front."""
-    up, down = rank_at_targets(board, series)
-    fronts = {
-        name: [(i, board.get(i, CONTROL), board.get(i, COST)) for i in pareto_places(board, up=direction)]
-        for name, direction in (("up", True), ("down", False))
-    }
-    return {"up": up, "down": down, "areas": areas(board, series), "fronts": fronts}
+def rankings(board: Board, series: Sequence[Series]) -> dict[str, dict[str, Any]]:
+    """What the ranking page shows for all prompts and for each set: targets up and down, areas, the front."""
+    found = {}
+    for prompts in (ALL, *board.sets):
+        up, down = rank_at_targets(board, series, prompts)
+        fronts = {
+            name: [(i, board.get(i, CONTROL, prompts), board.get(i, COST, prompts)) for i in places]
+            for name, places in (("up", pareto_places(board, prompts, up=True)),
+                                 ("down", pareto_places(board, prompts, up=False)))
+        }  # fmt: skip
+        found[prompts] = {"up": up, "down": down, "areas": areas(board, series, prompts), "fronts": fronts}
+    return found
+
+
+def compared(board: Board, series: Sequence[Series]) -> list[tuple[Level, list[Comparison]]]:
+    """Every two methods at every level that has something to compare."""
+    levels = [(level, compare_level(board, level)) for level in find_levels(board, series)]
+    return [
+        (level, [c for c in found if c.differences]) for level, found in levels if any(c.differences for c in found)
+    ]
 
 
 def recipes(board: Board) -> list[dict[str, Any]]:
@@ -189,18 +211,18 @@ def families(board: Board) -> dict[str, list[str]]:
 # --------------------------------------------------------------------------------------------------- words
 
 
-def verdict(board: Board, rows: Sequence[Row]) -> dict[str, Any] | None:
+def verdict(board: Board, rows: Sequence[Row], prompts: str = ALL) -> dict[str, Any] | None:
     """Who reaches furthest, who follows, and whether their intervals overlap; None where nothing is ranked."""
     ranked = [row for row in rows if row.best is not None and row.series.kind != "point"]
     if not ranked or board.base is None:
         return None
     found: list[dict[str, Any]] = [
-        {"row": row, "place": board.places[row.best], "result": board.get(row.best, CONTROL)}
+        {"row": row, "place": board.places[row.best], "result": board.get(row.best, CONTROL, prompts)}
         for row in ranked[:2]
         if row.best is not None
     ]
     overlap = len(found) > 1 and overlaps(found[0]["result"], found[1]["result"])
-    return {"found": found, "overlap": overlap, "base": board.get(board.base, CONTROL)}
+    return {"found": found, "overlap": overlap, "base": board.get(board.base, CONTROL, prompts)}
 
 
 def overlaps(first: Result, second: Result) -> bool:
@@ -247,6 +269,12 @@ def _dates(board: Board) -> str:
     return f"{days[0]} to {days[-1]}" if len(days) > 1 else "".join(days)
 
 
+def signed(value: float) -> str:
+    """A difference: a number with its sign, unless it is shown as zero."""
+    text = figures.number(value)
+    return f"+{text}" if value > 0 and text.strip("0.") else text
+
+
 def summary(board: Board, folder: str) -> dict[str, Any]:
     return {"board": board, "folder": folder, "facts": facts(board)}
 
@@ -268,8 +296,10 @@ def results_csv(board: Board) -> str:
 
 
 def results_json(board: Board) -> str:
-    rows = [dict(zip(COLUMNS, row, strict=True)) | {"params": json.loads(row[3])} for row in board.rows]
-    return json.dumps(rows, ensure_ascii=False, separators=(",", ":")).replace("},{", "},\n{") + "\n"
+    """The view's rows under their columns' names, which stand once, as do suite and engine."""
+    rows = [[row[2], json.loads(row[3]), *row[4:]] for row in board.rows]
+    held = {"suite": board.suite, "engine": board.engine, "columns": COLUMNS[2:], "rows": rows}
+    return json.dumps(held, ensure_ascii=False, separators=(",", ":")).replace("],[", "],\n[") + "\n"
 
 
 def environment() -> jinja2.Environment:
@@ -282,6 +312,8 @@ def environment() -> jinja2.Environment:
     )
     env.filters |= {
         "num": figures.number,
+        "signed": signed,
+        "short": figures.short,
         "source_name": source_name,
         "title_of": figures.title,
         "command": tidy_command,

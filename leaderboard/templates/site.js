@@ -1,4 +1,5 @@
-// Every page: sortable tables.  A header becomes a button; rows without a value stay last in both directions.
+// Every page: sortable tables, whose headers become buttons and whose rows without a value stay last in both directions;
+// and choosers, which show one part of a page.
 "use strict";
 (function () {
   function key(row, column, text) {
@@ -32,6 +33,32 @@
       });
     });
   }
+  // A block with data-choice is shown if, for every select[data-chooses=NAME], its data-NAME holds the chosen value (words
+  // apart by spaces) or is absent; an empty value takes all.  The address remembers the choice.
+  function choosers() {
+    const selects = Array.from(document.querySelectorAll("select[data-chooses]"));
+    const asked = new URLSearchParams(location.search);
+    function show() {
+      for (const block of document.querySelectorAll("[data-choice]")) {
+        block.hidden = !selects.every(({ value, dataset: { chooses } }) =>
+          value === "" || !(chooses in block.dataset) || block.dataset[chooses].split(" ").includes(value));
+      }
+      const none = document.querySelector("[data-none]");
+      if (none) none.hidden = Array.from(document.querySelectorAll("[data-counts]")).some((block) => block.offsetParent !== null);
+    }
+    function remember() {
+      const kept = new URLSearchParams(location.search);
+      for (const { value, dataset } of selects) kept.set(dataset.chooses, value);
+      try { history.replaceState(null, "", `${location.pathname}?${kept}${location.hash}`); } catch { /* no permalink here */ }
+    }
+    for (const select of selects) {
+      const value = asked.get(select.dataset.chooses);
+      if (Array.from(select.options, (option) => option.value).includes(value)) select.value = value;
+      select.addEventListener("change", () => { show(); remember(); });
+    }
+    if (selects.length) show();
+  }
   document.querySelectorAll("table.sortable").forEach(sortable);
+  choosers();
   window.lerpbench = { sortable };
 })();
