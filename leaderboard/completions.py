@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.store import Store
-from leaderboard.query import Board, Place
-from leaderboard.rank import CONTROL, Series
+from leaderboard.figures import number
+from leaderboard.iso import inside
+from leaderboard.query import Board, Place, Result
+from leaderboard.rank import CONTROL, COST, Series
 
 BUDGET_BYTES = 1_900_000  # of text in a site; beside Plotly's 4.8 MB and the pages it keeps a site below 8 MB
+
+SUMMARY = (CONTROL, COST, "acceptability")  # of a point, above its texts
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,29 @@ def index(board: Board, series: Sequence[Series], selection: Selection) -> dict[
         "samples": selection.samples,
         "series": [{"name": s.name, "slug": s.slug, "places": list(s.places)} for s in series],
         "places": [
-            {"label": p.label, "key": _key(p), "file": owners[_key(p)] if p.generation_id is not None else None}
-            for p in board.places
+            {
+                "label": p.label,
+                "at": inside(board, i),
+                "about": _about(board, i),
+                "key": _key(p),
+                "file": owners[_key(p)] if p.generation_id is not None else None,
+            }
+            for i, p in enumerate(board.places)
         ],
+        "base": board.base,
         "score": CONTROL if CONTROL in board.metrics else None,
     }
+
+
+def _about(board: Board, place: int) -> str:
+    """The point in numbers, as a reader of its texts wants them."""
+    found = [(metric, board.get(place, metric)) for metric in SUMMARY]
+    told = [f"{metric} {number(r.value)}{_interval(r)}" for metric, r in found if r is not None and r.value is not None]
+    return f"On all prompts: {', '.join(told)}." if told else ""
+
+
+def _interval(result: Result) -> str:
+    return "" if result.low is None else f" ({number(result.low)} to {number(result.high)})"
 
 
 def _key(place: Place) -> str:

@@ -113,7 +113,14 @@ def choose(board: Board, series: Series, prompts: str, target: float, *, up: boo
     else:
         met = [i for i in places if (strength[i] >= target if up else strength[i] <= target)]
         found = [Setting(i, i, 0.0, inside(board, i), board.places[i].models_per_token) for i in met]
-    return min(found, key=lambda s: (1 - s.share) * price[s.left] + s.share * price[s.right], default=None)
+    return min(found, key=lambda s: _at(price, s), default=None)
+
+
+def _at(values: Floats, setting: Setting) -> float:
+    """Linear between a setting's neighbours; at one of them its own value alone, since the other may be infinite."""
+    if setting.share == 0:
+        return float(values[setting.left])
+    return float((1 - setting.share) * values[setting.left] + setting.share * values[setting.right])
 
 
 def _prices(board: Board, choosing: NDArray[np.bool_]) -> Floats:

@@ -16,12 +16,12 @@ from markdown_it import MarkdownIt
 from bench.schema import UserError
 from bench.store import Store
 from leaderboard import completions, figures, overhead, paper, protocols
-from leaderboard.comparison import Comparison, compare_level
+from leaderboard.comparison import Comparison, compare_level, compare_places
 from leaderboard.iso import rank_at_targets
 from leaderboard.levels import Level, find_levels
 from leaderboard.merge import load_boards
 from leaderboard.pareto import areas, pareto_places
-from leaderboard.query import ALL, COLUMNS, Board, Result, open_stores, plain
+from leaderboard.query import ALL, COLUMNS, Board, open_stores, plain
 from leaderboard.rank import CONTROL, COST, PRICE, Row, Series, find_series, rank, result_of
 
 MANIFEST = ".lerpbench-site.json"
@@ -102,7 +102,8 @@ def board_files(
     tables = [(prompts, rank(board, series, prompts)) for prompts in (ALL, *board.sets)]
     data = figures.page_data(board, series)
     page = env.get_template("board.html").render(
-        **common, page="board", tables=tables, data=data, verdicts=[(name, verdict(board, rows, name)) for name, rows in tables],
+        **common, page="board", tables=tables, data=data,
+        verdicts=[(prompts, verdict(board, rows, prompts)) for prompts, rows in tables],
         groups=grouped(data["figures"]), families=families(board), price=PRICE, control=CONTROL, cost=COST,
     )  # fmt: skip
     found = {
@@ -212,22 +213,19 @@ def families(board: Board) -> dict[str, list[str]]:
 
 
 def verdict(board: Board, rows: Sequence[Row], prompts: str = ALL) -> dict[str, Any] | None:
-    """Who reaches furthest, who follows, and whether their intervals overlap; None where nothing is ranked."""
-    ranked = [row for row in rows if row.best is not None and row.series.kind != "point"]
+    """Who reaches furthest, who follows, and how far behind on the same prompts; None where nothing is ranked."""
+    ranked = [(row, row.best) for row in rows if row.best is not None and row.series.kind != "point"]
     if not ranked or board.base is None:
         return None
     found: list[dict[str, Any]] = [
-        {"row": row, "place": board.places[row.best], "result": board.get(row.best, CONTROL, prompts)}
-        for row in ranked[:2]
-        if row.best is not None
+        {"row": row, "place": board.places[best], "result": board.get(best, CONTROL, prompts)}
+        for row, best in ranked[:2]
     ]
-    overlap = len(found) > 1 and overlaps(found[0]["result"], found[1]["result"])
-    return {"found": found, "overlap": overlap, "base": board.get(board.base, CONTROL, prompts)}
-
-
-def overlaps(first: Result, second: Result) -> bool:
-    """Whether the lower end of the larger value's interval is inside the other's."""
-    return first.low is not None and second.high is not None and first.low <= second.high
+    lead = None
+    if len(ranked) > 1:
+        paired = compare_places(board, ranked[0][1], ranked[1][1], prompts).differences
+        lead = next((d for d in paired if d.metric == CONTROL), None)
+    return {"found": found, "lead": lead, "base": board.get(board.base, CONTROL, prompts)}
 
 
 def facts(board: Board) -> list[tuple[str, str]]:

@@ -29,17 +29,22 @@
   // ------------------------------------------------------------------------------------------------- state
   const sets = [...new Set(data.prompts.map(([set]) => set))];
   const inSet = () => data.prompts.map((prompt, i) => [prompt, i]).filter(([[set]]) => !state.set || set === state.set);
-  const placeOf = (label) => data.places.findIndex((place) => place.label === label);
-  const seriesOf = (i) => data.series.find((series) => series.places.includes(i));
+  // A column shows one place, or (place null) every setting of a method; its name in the address is the place's or the method's.
+  const at = (place) => ({ series: data.series.find((series) => series.places.includes(place)), place });
+  const nameOf = ({ series, place }) => (place === null ? series.name : data.places[place].label);
+  function columnOf(name) {
+    const place = data.places.findIndex((one) => one.label === name), series = data.series.find((one) => one.name === name);
+    return place >= 0 ? at(place) : series ? { series, place: null } : null;
+  }
   const filtering = () => state.filter !== "" || state.from !== null || state.to !== null;
   const clamp = (text) => (text === null || text === "" || !Number.isFinite(Number(text)) ? null : Number(text));
 
   function usual() { // the ends of the first line, after the base
     const stored = (i) => data.places[i].file !== null;
-    const base = data.places.findIndex((place, i) => place.label === "base" && stored(i));
     const line = data.series.find((series) => series.places.filter(stored).length > 1) || data.series[0];
     const ends = line.places.filter(stored);
-    return [...new Set([base, ends[0], ends.at(-1)])].filter((i) => i >= 0).slice(0, 3);
+    const places = [data.base, ends[0], ends.at(-1)].filter((i) => i !== null && i !== undefined && stored(i));
+    return [...new Set(places)].map(at);
   }
   function read() {
     const hash = new URLSearchParams(location.hash.slice(1));
@@ -47,8 +52,8 @@
     const row = hash.get("row");
     const found = data.prompts.findIndex(([set, r]) => (!state.set || set === state.set) && String(r) === row);
     state.prompt = found >= 0 ? found : inSet()[0][1];
-    const asked = hash.getAll("c").map(placeOf).filter((i) => i >= 0);
-    state.columns = asked.length > 1 ? asked : [...new Set([...usual().slice(0, asked.length ? 1 : 3), ...asked])];
+    const asked = hash.getAll("c").map(columnOf).filter((column) => column !== null);
+    state.columns = asked.length ? asked : usual();
     state.filter = hash.get("q") || "";
     state.from = clamp(hash.get("from"));
     state.to = clamp(hash.get("to"));
@@ -59,7 +64,7 @@
     const [set, row] = data.prompts[state.prompt];
     hash.set("set", extra.set ?? (state.set || set));
     hash.set("row", extra.row ?? row);
-    for (const i of extra.columns ?? state.columns) hash.append("c", data.places[i].label);
+    for (const column of extra.columns ?? state.columns) hash.append("c", nameOf(column));
     if (!extra.columns) {
       if (state.filter) hash.set("q", state.filter);
       if (state.from !== null) hash.set("from", state.from);
@@ -94,52 +99,61 @@
     element.addEventListener("change", () => change(element.value));
     return element;
   }
-  function column(i, k) {
-    const series = seriesOf(i), box = make("section", { class: "column", "aria-label": data.places[i].label });
+  function column(shown, k) {
+    const { series, place } = shown, box = make("section", { class: "column", "aria-label": nameOf(shown) });
     const method = select(data.series.map((s, n) => [n, s.name]), data.series.indexOf(series), `Method of column ${k + 1}`, (n) => {
-      const next = data.series[n].places;
-      replace(k, next[Math.floor((next.length - 1) / 2)]);
+      const next = data.series[n], several = next.places.length > 1;
+      replace(k, place === null && several ? { series: next, place: null } : at(next.places[Math.floor((next.places.length - 1) / 2)]));
     });
-    const point = select(series.places.map((p) => [p, data.places[p].label.replace(series.method ?? "", "")]), i, `Setting of column ${k + 1}`, (p) => replace(k, Number(p)));
+    const settings = series.places.map((p) => [p, data.places[p].at]);
+    if (settings.length > 1) settings.unshift(["", "every setting"]);
+    const point = select(settings, place ?? "", `Setting of column ${k + 1}`, (p) => replace(k, p === "" ? { series, place: null } : at(Number(p))));
     const remove = make("button", { type: "button", "aria-label": `Remove column ${k + 1}` }, "×");
     remove.disabled = state.columns.length < 2;
     remove.addEventListener("click", () => { state.columns.splice(k, 1); draw(); });
     box.append(make("header", {}, method, point, remove), make("p", { class: "mean" }), make("div", { class: "texts" }));
-    body(box, i);
+    body(box, shown, k);
     return box;
   }
-  function replace(k, i) { state.columns[k] = i; draw(); }
-  async function body(box, i) {
-    const target = box.querySelector(".texts"), place = data.places[i];
-    if (place.file === null) { target.append(make("p", { class: "empty" }, "No completions stored for this setting.")); return; }
-    if (!loaded[place.file]) { target.append(make("p", { class: "status" }, "Loading…")); await load(place.file); }
-    const stored = loaded[place.file] && loaded[place.file][place.key];
-    if (!stored) { target.replaceChildren(make("p", { class: "empty" }, `The file texts/${place.file}.js cannot be read; copy the whole site folder.`)); return; }
-    const prompts = filtering() ? inSet().map(([, p]) => p) : [state.prompt];
-    const found = [];
-    let total = 0;
-    for (const p of prompts) for (let sample = 0; sample < data.samples; sample++) {
-      const at = p * data.samples + sample, text = stored.t[at];
-      if (text === null || text === undefined) continue;
-      total++;
-      const score = stored.s ? stored.s[at] : null;
-      if (matches(text, score)) found.push({ p, sample, text, score, n: stored.n[at], stopped: stored.f[at] === 1 });
-    }
-    target.replaceChildren(...found.slice(0, LIMIT).map((c) => completion(i, c)));
+  function replace(k, shown) { state.columns[k] = shown; state.sample = null; draw(); }
+  async function body(box, shown, k) {
+    const target = box.querySelector(".texts"), places = shown.place === null ? shown.series.places : [shown.place];
+    const needed = [...new Set(places.map((i) => data.places[i].file).filter((file) => file !== null))];
+    if (!needed.length) { target.append(make("p", { class: "empty" }, "No completions stored for this setting.")); return; }
+    if (needed.some((file) => !loaded[file])) { target.append(make("p", { class: "status" }, "Loading…")); await Promise.all(needed.map(load)); }
+    const broken = needed.find((file) => !loaded[file]);
+    if (broken) { target.replaceChildren(make("p", { class: "empty" }, `The file texts/${broken}.js cannot be read; copy the whole site folder.`)); return; }
+    const [total, found] = matching(places);
+    target.replaceChildren(...found.slice(0, LIMIT).map((c) => completion(c, shown, k)));
     if (!found.length) target.append(make("p", { class: "empty" }, total ? "None of the completions passes the filter." : "No completions stored for this prompt."));
     if (found.length > LIMIT) target.append(make("p", { class: "status" }, `The first ${LIMIT} are shown.`));
     const scores = found.map((c) => c.score).filter((s) => s !== null && s !== undefined);
     const mean = scores.length ? `, mean ${data.score} ${(scores.reduce((a, b) => a + b, 0) / scores.length / 100).toFixed(2)}` : "";
-    box.querySelector(".mean").textContent = `${place.label}: ${found.length} of ${total}${mean}`;
+    box.querySelector(".mean").textContent = `${nameOf(shown)}: ${found.length} of ${total}${mean}.`;
+    if (shown.place !== null && data.places[shown.place].about) box.querySelector(".mean").append(make("br"), data.places[shown.place].about);
     if (state.sample !== null) target.querySelector(".marked")?.scrollIntoView({ block: "nearest" });
   }
-  function completion(i, c) {
+  function matching(places) { // how many completions there are for the chosen prompts, and those that pass the filters
+    const prompts = filtering() ? inSet().map(([, p]) => p) : [state.prompt], found = [];
+    let total = 0;
+    for (const i of places) for (const p of prompts) for (let sample = 0; sample < data.samples; sample++) {
+      const stored = loaded[data.places[i].file]?.[data.places[i].key], k = p * data.samples + sample, text = stored?.t[k];
+      if (text === null || text === undefined) continue;
+      total++;
+      const score = stored.s ? stored.s[k] : null;
+      if (matches(text, score)) found.push({ i, p, sample, text, score, n: stored.n[k], stopped: stored.f[k] === 1 });
+    }
+    return [total, found];
+  }
+  function completion(c, shown, k) {
     const [set, row, prompt] = data.prompts[c.p];
-    const marked = state.sample !== null && String(c.sample) === state.sample && c.p === state.prompt;
+    const marked = k === 0 && state.sample !== null && String(c.sample) === state.sample && c.p === state.prompt;
     const note = make("small");
+    if (shown.place === null) note.append(`${data.places[c.i].at} · `);
     if (c.score !== null && c.score !== undefined) note.append(meter(c.score), `${data.score} ${(c.score / 100).toFixed(2)} · `);
-    note.append(`${c.n} tokens, ${c.stopped ? "ended" : "cut off"} · `, make("a", { href: link({ set, row, columns: [i, ...state.columns.filter((x) => x !== i)], sample: c.sample }) }, `${set} ${row}, sample ${c.sample}`));
-    return make("p", { class: marked ? "text marked" : "text" }, make("q", {}, make("span", { class: "prompt" }, prompt), c.text), note);
+    const columns = [at(c.i), ...state.columns.filter((other) => other.place !== c.i && other !== shown)];
+    note.append(`${c.n} tokens, ${c.stopped ? "ended" : "cut off"} · `, make("a", { href: link({ set, row, columns, sample: c.sample }) }, `${set} ${row}, sample ${c.sample}`));
+    return make("p", { class: marked ? "text marked" : "text", ...(marked ? { "aria-current": "true" } : {}) }, make("q", {}, make("span", { class: "prompt" }, prompt), c.text), note);
   }
   function meter(score) {
     const bar = make("i");
@@ -166,7 +180,7 @@
     byId("next").addEventListener("click", () => step(1));
     byId("filter").addEventListener("input", (e) => { state.filter = e.target.value; draw(); });
     for (const name of ["from", "to"]) byId(name)?.addEventListener("input", (e) => { state[name] = clamp(e.target.value); draw(); });
-    byId("add").addEventListener("click", () => { state.columns.push(state.columns.at(-1)); draw(); });
+    byId("add").addEventListener("click", () => { state.columns.push({ ...state.columns.at(-1) }); draw(); });
     addEventListener("hashchange", () => { read(); draw(); });
     read();
     draw();

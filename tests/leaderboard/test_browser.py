@@ -11,7 +11,7 @@ from webdriver import Browser, browser, why_missing
 from leaderboard import render
 
 pytestmark = pytest.mark.skipif(why_missing() is not None, reason=str(why_missing()))
-PAGES = ("index", "ranking", "completions", "paper", "runs", "methodology")
+PAGES = ("index", "ranking", "compare", "protocols", "completions", "overhead", "paper", "runs", "methodology")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,91 @@ def test_plots_show_the_chosen_prompts(chromium: Browser, site: Path) -> None:
     assert "hide=g1" in chromium.run("return location.search")
 
 
+def choose(chromium: Browser, selector: str, value: str) -> None:
+    change = f"s.value = {value!r}; s.dispatchEvent(new Event('change'))"
+    chromium.run(f"const s = document.querySelector({selector!r}); {change}")
+
+
+def shown(chromium: Browser, selector: str) -> list[str]:
+    """The texts of what a reader can see of these elements."""
+    seen = f"[...document.querySelectorAll({selector!r})].filter((e) => e.offsetParent)"
+    found: list[str] = chromium.run(f"return {seen}.map((e) => e.textContent.trim())")
+    return found
+
+
+def test_the_sentence_on_top_follows_the_prompts(chromium: Browser, site: Path) -> None:
+    chromium.open((site / "index.html").as_uri() + "?prompts=neutral")
+    ready(chromium, "index")
+    (verdict,) = shown(chromium, ".verdict")
+    assert verdict.startswith("On neutral prompts")
+    choose(chromium, "#prompts", "")
+    (verdict,) = shown(chromium, ".verdict")
+    assert verdict.startswith("Within 1.5 times")
+
+
+def test_a_link_to_a_method_marks_its_row(chromium: Browser, site: Path) -> None:
+    chromium.open((site / "index.html").as_uri() + "?prompts=neutral#g2-neutral")
+    ready(chromium, "index")
+    assert shown(chromium, "tr:target th a") == ["g2"]
+
+
+def test_ranking_of_each_prompt_set(chromium: Browser, site: Path) -> None:
+    chromium.open((site / "ranking.html").as_uri() + "?prompts=neutral")
+    ready(chromium, "ranking")
+    assert shown(chromium, "h2")[0] == "Steering up, neutral prompts"
+    assert len(shown(chromium, "h2")) == 4
+    assert set(shown(chromium, "td .n")) >= {"n 3"}  # the half of 6 neutral prompts
+    choose(chromium, "[data-chooses=prompts]", "all")
+    assert shown(chromium, "h2")[0] == "Steering up"
+    assert "prompts=all" in chromium.run("return location.search")
+
+
+def test_compare_any_two_methods(chromium: Browser, site: Path) -> None:
+    chromium.open(site / "compare.html")
+    ready(chromium, "compare")
+    assert len(shown(chromium, "article h3")) == 1
+    choose(chromium, "[data-chooses=a]", "g1")
+    choose(chromium, "[data-chooses=b]", "g2")
+    (heading,) = shown(chromium, "article h3")
+    assert "g1(" in heading and "g2(" in heading
+    choose(chromium, "[data-chooses=b]", "")
+    everyone = shown(chromium, "article h3")
+    assert len(everyone) == 6 and all("g1(" in heading for heading in everyone)  # the six others at their reach
+    choose(chromium, "[data-chooses=level]", "step-1")
+    assert shown(chromium, "article") == []
+    assert len(shown(chromium, "[data-none]")) == 1
+    chromium.open(chromium.run("return location.href").replace("a=g1&b=", "a=dexperts&b=g2"))
+    ready(chromium, "compare")
+    (heading,) = shown(chromium, "article h3")
+    assert heading.startswith("g2(alpha=1) minus dexperts(alpha=1)")
+    assert shown(chromium, "[data-none]") == []
+
+
+def test_protocols_at_the_level_of_the_link(chromium: Browser, site: Path) -> None:
+    chromium.open(site / "protocols.html")
+    ready(chromium, "protocols")
+    assert shown(chromium, "h3.level") == ["Reach"]
+    chromium.run("[...document.querySelectorAll('.matrix a')].find((a) => a.textContent === 'Step 1').click()")
+    chromium.wait("location.search.includes('step-1')")
+    ready(chromium, "protocols")
+    assert shown(chromium, "h3.level") == ["Step 1"]
+    (flip,) = shown(chromium, "[data-level='step-1'] details tbody tr")
+    assert flip.startswith("g2") and flip.endswith("the flip")
+
+
+def test_without_scripts_everything_chosen_away_is_there(chromium: Browser, site: Path) -> None:
+    chromium.devtools("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        for page in ("compare", "protocols", "ranking"):
+            chromium.open(site / f"{page}.html")
+            hidden = chromium.run(
+                "return [...document.querySelectorAll('[data-choice]')].filter((e) => !e.offsetParent)"
+            )
+            assert hidden == []
+    finally:
+        chromium.devtools("Emulation.setScriptExecutionDisabled", value=False)
+
+
 def test_table_behind_a_plot(chromium: Browser, site: Path) -> None:
     chromium.open(site / "index.html")
     ready(chromium, "index")
@@ -121,6 +206,40 @@ def test_completions_filter(chromium: Browser, site: Path) -> None:
         "return [...document.querySelectorAll('.text small')].map((s) => s.textContent.match(/[0-9.]+/)[0])"
     )
     assert scores and all(float(score) >= 0.9 for score in scores)
+
+
+def test_completions_of_every_setting_of_a_method(chromium: Browser, site: Path) -> None:
+    """A link to a method: 5 alphas x 3 samples of one prompt, or what passes the filters on a set's 3 prompts."""
+    chromium.open((site / "completions.html").as_uri() + "#set=positive&row=1&c=g2")
+    ready(chromium, "completions")
+    assert len(shown(chromium, ".text")) == 15
+    assert all("positive prompt 1" in text for text in shown(chromium, ".text"))
+    assert "g2: 15 of 15" in shown(chromium, ".mean")[0]
+    chromium.open((site / "completions.html").as_uri() + "#set=positive&c=g2&from=0.5")
+    ready(chromium, "completions")
+    texts = shown(chromium, ".text")
+    assert "of 45" in shown(chromium, ".mean")[0] and 0 < len(texts) < 45
+    assert all("positive prompt" in text for text in texts)
+    setting = "[aria-label='Setting of column 1']"
+    option = f"[...document.querySelector({setting!r}).options].find((o) => o.text === 'alpha=1')"
+    choose(chromium, setting, chromium.run(f"return {option}.value"))
+    chromium.wait("document.querySelector('.mean').textContent.includes('of 9')")
+    assert all("g2(alpha=1)" in text for text in shown(chromium, ".text"))
+
+
+def test_a_link_to_a_point_and_to_a_completion(chromium: Browser, site: Path) -> None:
+    chromium.open((site / "completions.html").as_uri() + "#c=g2(alpha%3D1)")
+    ready(chromium, "completions")
+    assert chromium.run("return [...document.querySelectorAll('.column')].map((c) => c.ariaLabel)") == ["g2(alpha=1)"]
+    assert "On all prompts: sentiment 0." in shown(chromium, ".mean")[0]
+    chromium.run("[...document.querySelectorAll('.text a')].find((a) => a.textContent.endsWith('sample 2')).click()")
+    chromium.wait("document.querySelector('.marked')")
+    address, marked = chromium.run("return [location.href, document.querySelector('.marked').textContent]")
+    chromium.open(address + "&c=base")
+    ready(chromium, "completions")
+    chromium.wait("document.querySelectorAll('.column:nth-child(2) .text').length === 3")
+    assert chromium.run("return [...document.querySelectorAll('.marked')].map((m) => m.textContent)") == [marked]
+    assert "(0, 2)" in marked and "g2(alpha=1)" in marked
 
 
 def test_link_from_table_to_completions(chromium: Browser, site: Path) -> None:

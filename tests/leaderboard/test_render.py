@@ -84,7 +84,10 @@ def test_downloads_are_the_view(toy_database: Path, toy_site: Path) -> None:
     assert lines[0] == ["suite", "engine", "method", "params", "prompts", "metric", "value", "low", "high", "n_scored",
                         "n_total"]  # fmt: skip
     assert sorted(lines[1:]) == sorted(["" if v is None else str(v) for v in row] for row in rows)
-    assert len(json.loads((toy_site / "results.json").read_text())) == len(rows)
+    held = json.loads((toy_site / "results.json").read_text())
+    assert (held["suite"], held["engine"]) == ("toy", "transformers")
+    assert [["suite", "engine", *held["columns"]]] == lines[:1]
+    assert sorted(map(str, held["rows"])) == sorted(str([row[2], json.loads(str(row[3])), *row[4:]]) for row in rows)
 
 
 def test_hostile_completions_stay_text(toy_site: Path) -> None:

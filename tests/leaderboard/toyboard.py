@@ -113,6 +113,7 @@ def add_scores(store: Store, key: str, mixture_id: int, generation_id: int, poin
     sentiment = np.clip(mean + wobble, 0, 1)
     scored = np.arange(len(prompt_of)) != 4  # one completion could not be judged
     tokens = np.full(len(prompt_of), 10.0)
+    kept, rebate = np.arange(len(prompt_of)) != 7, 0.2 if point.recipe.space == "logits" else 0.0
     statistics = [
         ratio_statistic("sentiment", prompt_of, sentiment, len(PROMPTS), scored=scored),
         ratio_statistic(
@@ -120,6 +121,9 @@ def add_scores(store: Store, key: str, mixture_id: int, generation_id: int, poin
         ),
         ratio_statistic("acceptability", prompt_of, np.clip(0.8 - 0.05 * (log_ppl - 3) + wobble, 0, 1), len(PROMPTS)),
         ratio_statistic("surprise", prompt_of, wobble + 0.5, len(PROMPTS)),
+        ratio_statistic("fraction_positive", prompt_of, (sentiment > 0.5).astype(float), len(PROMPTS)),
+        # As in DExperts: mixing logits is cheaper here, and dearer above; one completion in a generation is left out.
+        ratio_statistic("perplexity_dexperts", prompt_of, np.exp(log_ppl + wobble - rebate), len(PROMPTS), scored=kept),
     ]
     estimates = [*all_estimates(statistics), *plain_estimates(point.recipe, mean)]
     column = ScoreColumn([float(s) if ok else None for s, ok in zip(sentiment, scored, strict=True)], {4: "empty text"})
@@ -134,6 +138,8 @@ METRICS = [
     Metric(name="sentiment", direction="higher", description="0 P(neg) + 0.5 P(neutral) + 1 P(pos), mean over texts"),
     Metric(name="perplexity", direction="lower"),
     Metric(name="acceptability", direction="higher", unit="probability"),
+    Metric(name="fraction_positive"),
+    Metric(name="perplexity_dexperts", direction="lower"),
     Metric(name="surprise", description="unknown to the leaderboard; <b>hostile</b> description"),
     Metric(name="distinct_2", direction="higher"),
     Metric(name="nll_positive", direction="lower", unit="nats"),
