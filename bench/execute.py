@@ -98,11 +98,12 @@ class Work:
     prompts: Sequence[Prompt]
     evaluators: Sequence[NamedEvaluator]
     points: Sequence[Point]
+    first: Point  # of the suite, chosen or not
     complete: bool  # whether these are all points of the suite
 
     @cached_property
     def planned(self) -> list[PlannedPoint]:
-        return [self._planned(point, first=point is self.points[0]) for point in self.points]
+        return [self._planned(point, first=point == self.first) for point in self.points]
 
     def _planned(self, point: Point, first: bool) -> PlannedPoint:
         mixture = self.mixture_key(point.recipe)
@@ -129,6 +130,7 @@ def prepare(
 ) -> Work:
     """Plan, find and check.  Raises UserError for anything that would fail later."""
     points = plan.plan_points(suite, methods, only)
+    first = plan.plan_points(suite, methods)[0]
     prompts = load_prompts(suite.prompts, limit_prompts)
     checkpoints = given_checkpoints(suite)
     experts = plan_experts(suite, checkpoints)
@@ -141,7 +143,7 @@ def prepare(
     require_no_leak(experts, {item.name: item.evaluator.held_out() for item in named})
     if limit_prompts is not None:  # another set of prompts is another experiment: keep its results apart
         suite = suite.model_copy(update={"name": f"{suite.name}-{limit_prompts}prompts"})
-    return Work(suite, engine, engine_version, checkpoints, prompts, named, points, complete=not only)
+    return Work(suite, engine, engine_version, checkpoints, prompts, named, points, first, complete=not only)
 
 
 def _named(name: str, evaluator: Evaluator, suite: Suite) -> NamedEvaluator:
@@ -378,16 +380,16 @@ class Run:
                 self._save(item, generation, mixture_id, generation_id, judgement, samples.prompts, duration)
 
     def _compare(self, item: NamedEvaluator, evaluator: CheckpointEvaluator) -> None:
-        """Compare the checkpoints once; the verdict stands at the suite's first point."""
-        subject = self.work.planned[0].checkpoints
-        if self.store.evaluation_id(item.key(subject)) is not None:
+        """Compare the checkpoints once, in a run that has the suite's first point: the verdict stands there."""
+        planned = self.work.planned[0]
+        if not planned.first or self.store.evaluation_id(item.key(planned.checkpoints)) is not None:
             return
         started = time.perf_counter()
         with self.reporter.task(f"Comparing checkpoints: {item.name}", 1) as advance:
             judgement = evaluator.compare(self.work.checkpoints)
             advance(1)
         _, mixture_id = self._placed[0]
-        self._save(item, subject, mixture_id, None, judgement, (), time.perf_counter() - started)
+        self._save(item, planned.checkpoints, mixture_id, None, judgement, (), time.perf_counter() - started)
 
     def _save(
         self,

@@ -1,13 +1,13 @@
 """What the pages' script draws: every estimate of a board as one compact value, and which figures to make of it.
 
-The script holds no numbers and no names of methods; it draws `curves`, `frontier`, `heatmaps` and `words` from this.
+The script holds no numbers and no names of methods; it draws `curves` and `frontier` from this.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leaderboard.query import ALL, Board, Result
-from leaderboard.rank import CONTROL, COST, PRICE, Series, price_limit, spearman
+from leaderboard.query import ALL, Board, MetricInfo, Result
+from leaderboard.rank import CONTROL, COST, PRICE, Series, price_limit
 
 DIGITS = 5
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -27,6 +27,8 @@ TITLES = {
     "distinct_3_dexperts": "Distinct-3, as in DExperts",
     "nll_positive": "NLL of positive sentences",
     "nll_negative": "NLL of negative sentences",
+    "kl_weights_logits": "KL, weights from logits",
+    "nucleus_overlap": "Nucleus overlap, weights with logits",
 }
 CURVES = (
     ("sentiment", "Sentiment", ("sentiment", "fraction_positive")),
@@ -35,13 +37,6 @@ CURVES = (
     ("distinct", "Distinct-n", ("distinct_2", "distinct_1", "distinct_3", "distinct_2_dexperts", "distinct_1_dexperts",
                                 "distinct_3_dexperts")),
 )  # fmt: skip
-POLARITY = {
-    **dict.fromkeys(
-        ("great", "good", "amazing", "wonderful", "excellent", "brilliant", "beautiful", "fun"), "positive"
-    ),
-    **dict.fromkeys(("bad", "terrible", "awful", "boring", "horrible", "dull", "poor", "worst", "ugly"), "negative"),
-}
-MAPS = ("sentiment", "perplexity", "nll_positive", "nll_negative")
 
 
 def title(metric: str) -> str:
@@ -57,9 +52,15 @@ def item(metric: str) -> str:
     return metric.split("[", 1)[1][:-1] if metric.endswith("]") else metric
 
 
+def of_points(board: Board) -> dict[str, MetricInfo]:
+    """The metrics that points differ in; the distances between checkpoints are on the paper's page."""
+    return {name: info for name, info in board.metrics.items() if family(name) != "weight_distance"}
+
+
 def page_data(board: Board, series: Sequence[Series]) -> dict[str, Any]:
     """Everything the script needs, ready for JSON."""
     owner = {i: s.slot for s in series for i in s.places}
+    metrics = of_points(board)
     return {
         "sets": [ALL, *board.sets],
         "series": [
@@ -67,14 +68,18 @@ def page_data(board: Board, series: Sequence[Series]) -> dict[str, Any]:
             for s in series
         ],
         "places": [
-            {"label": p.label, "x": _x(p.params, series[owner[i]].axis), "d": short(p.displacement)}
+            {
+                "label": p.label,
+                "x": _x(p.params, series[owner[i]].axis if i in owner else ""),
+                "d": short(p.displacement),
+            }
             for i, p in enumerate(board.places)
         ],
         "metrics": {
             name: {"title": title(name), "unit": m.unit, "about": m.description, "direction": m.direction}
-            for name, m in board.metrics.items()
+            for name, m in metrics.items()
         },
-        "values": {name: _columns(board, name) for name in board.metrics},
+        "values": {name: _columns(board, name) for name in metrics},
         "base": board.base,
         "control": CONTROL,
         "cost": COST,
@@ -122,13 +127,8 @@ def short(value: float | None) -> float | None:
 
 
 def figures(board: Board, series: Sequence[Series]) -> list[dict[str, Any]]:
-    """The figures this board can show, in the page's order."""
-    return [
-        *_curve_figures(board, series),
-        *_frontier(board),
-        *(figure for s in series if s.kind == "plane" for figure in _maps(board, s)),
-        *(figure for s in series if s.kind == "curve" for figure in _words(board, s)),
-    ]
+    """The figures this board can show, in the page's order; maps and words are on the paper's page."""
+    return [*_curve_figures(board, series), *_frontier(board)]
 
 
 def _curve_figures(board: Board, series: Sequence[Series]) -> list[dict[str, Any]]:
@@ -148,47 +148,6 @@ def _frontier(board: Board) -> list[dict[str, Any]]:
         return []
     return [{"id": "frontier", "group": "frontier", "kind": "frontier", "metrics": [CONTROL, COST],
              "title": "Sentiment against perplexity"}]  # fmt: skip
-
-
-def _maps(board: Board, series: Series) -> list[dict[str, Any]]:
-    return [
-        {"id": f"map-{series.slug}-{metric}", "group": "maps", "kind": "heatmap", "metrics": [metric],
-         "series": series.slot, "title": f"{series.name}: {title(metric)}"}
-        for metric in MAPS
-        if metric in board.metrics and any(board.value(i, metric) is not None for i in series.places)
-    ]  # fmt: skip
-
-
-def _words(board: Board, series: Series) -> list[dict[str, Any]]:
-    metrics = [
-        name
-        for name in board.metrics
-        if family(name) == "next_token" and sum(board.value(i, name) is not None for i in series.places) > 1
-    ]
-    if not metrics:
-        return []
-    return [{"id": f"words-{series.slug}", "group": "words", "kind": "words", "metrics": metrics,
-             "series": series.slot, "polarity": {m: polarity(board, series, m) for m in metrics},
-             "title": f"{series.name}: next-token probability"}]  # fmt: skip
-
-
-def polarity(board: Board, series: Series, metric: str) -> str:
-    """Positive or negative: by the word itself or the metric's description, else by whether it rises with alpha."""
-    if item(metric).lower() in POLARITY:
-        return POLARITY[item(metric).lower()]
-    about = board.metrics[metric].description.lower()
-    if ("positive" in about) != ("negative" in about):
-        return "positive" if "positive" in about else "negative"
-    return "rising" if _rises(board, series, metric) else "falling"
-
-
-def _rises(board: Board, series: Series, metric: str) -> bool:
-    import numpy as np
-
-    pairs = [(float(board.places[i].params[series.axis]), board.value(i, metric)) for i in series.places]
-    known = [(x, y) for x, y in pairs if y is not None]
-    x, y = np.array(known, dtype=np.float64).T
-    return bool(spearman(y[None, :], x)[0] >= 0)
 
 
 def number(value: float | None) -> str:

@@ -18,15 +18,15 @@ from leaderboard.query import ALL, Board, PerPrompt, Place, Result, plain
 
 PRICE = 1.5  # how many times the base's perplexity a method may spend to reach its sentiment
 CONTROL, COST = "sentiment", "perplexity"
-KINDS = ("curve", "plane", "other", "point")
+KINDS = ("curve", "plane", "other", "point", "bridge")
 
 
 @dataclass(frozen=True)
 class Series:
     """The places of one method that differ in nothing but what is swept.
 
-    kind: `curve` has one swept parameter (`axis`), `plane` has alpha and beta, `point` has none, `other` is the
-    rest.
+    kind: `curve` has one swept parameter (`axis`), `plane` has alpha and beta, `point` has none, `bridge` leads from
+    the base to a model of another pre-training and steers nothing, `other` is the rest.
     """
 
     method: str
@@ -73,11 +73,16 @@ def find_series(board: Board) -> list[Series]:
         axis, fixed = _split(place.params)
         groups.setdefault((place.method, axis, canonical_json(fixed)), []).append(i)
     methods = [method for method, _, _ in groups]
-    ordered = sorted(groups.items(), key=lambda group: KINDS.index(_kind(group[0][1])))
+    ordered = sorted(groups.items(), key=lambda group: KINDS.index(_kind(board, group[0][1], group[1])))
     return [
         _series(board, slot, method, axis, places, several=methods.count(method) > 1)
         for slot, ((method, axis, _), places) in enumerate(ordered)
     ]
+
+
+def steering(series: Sequence[Series]) -> list[Series]:
+    """Those that compete: a bridge has no attribute to steer and leaves the range of the others."""
+    return [s for s in series if s.kind != "bridge"]
 
 
 def _series(board: Board, slot: int, method: str, axis: str, places: list[int], *, several: bool) -> Series:
@@ -85,7 +90,7 @@ def _series(board: Board, slot: int, method: str, axis: str, places: list[int], 
     inside = ", ".join(f"{key}={plain(value)}" for key, value in fixed.items() if several or value is not None)
     name = f"{method} ({inside})" if inside else method
     order = sorted(places, key=lambda i: _order(board.places[i], axis))
-    return Series(method, name, _kind(axis), axis, tuple(order), slot)
+    return Series(method, name, _kind(board, axis, places), axis, tuple(order), slot)
 
 
 def _split(params: Any) -> tuple[str, dict[str, Any]]:
@@ -100,11 +105,14 @@ def _split(params: Any) -> tuple[str, dict[str, Any]]:
     return ",".join(axis), {k: v for k, v in params.items() if k not in axis}
 
 
-def _kind(axis: str) -> str:
+def _kind(board: Board, axis: str, places: Sequence[int]) -> str:
     if not axis:
         return "point"
     if axis == "alpha,beta":
         return "plane"
+    mixed = {name for i in places for name in board.places[i].coefficients}
+    if "other" in mixed and mixed <= {"base", "other"}:
+        return "bridge"
     return "curve" if "," not in axis else "other"
 
 
@@ -226,13 +234,20 @@ def barrier(board: Board, series: Series, prompts: str = ALL, metric: str = COST
     ends = _experts(board, series)
     if ends is None:
         return Derived(None, reason="does not pass through both experts")
+    return chord_rise(board, series, ends, metric, prompts)
+
+
+def chord_rise(board: Board, series: Series, ends: tuple[int, int], metric: str = COST, prompts: str = ALL) -> Derived:
+    """The largest rise of a metric above the straight line between two places of a curve, over those between them."""
     first, last = ends
-    inside = [i for i in series.places if _between(board, i, first, last)]
-    path = [first, *[i for i in inside if i not in ends], last]
+    start, stop = (float(board.places[i].params[series.axis]) for i in ends)
+    inside = [i for i in series.places if start < float(board.places[i].params[series.axis]) < stop]
+    path = [first, *inside, last]
     values = [board.value(i, metric, prompts) for i in path]
     if len(path) < 3 or any(v is None for v in values):
-        return Derived(None, reason=f"{metric} is not stored between the experts")
-    t = _along(board, path)
+        return Derived(None, reason=f"{metric} is not stored between the ends")
+    at = np.array([float(board.places[i].params[series.axis]) for i in path])
+    t = (at - start) / (stop - start)
     value = float(_rise(np.array([values], dtype=np.float64), t)[0])
     low, high = None, None
     if metric in board.per_prompt:
@@ -246,15 +261,6 @@ def _experts(board: Board, series: Series) -> tuple[int, int] | None:
     pure = {tuple(board.places[i].coefficients.items()): i for i in series.places}
     first, last = pure.get((("antiexpert", 1.0),)), pure.get((("expert", 1.0),))
     return None if first is None or last is None else (first, last)
-
-
-def _between(board: Board, i: int, first: int, last: int) -> bool:
-    return board.places[first].displacement <= board.places[i].displacement <= board.places[last].displacement
-
-
-def _along(board: Board, path: Sequence[int]) -> Floats:
-    s = np.array([board.places[i].displacement for i in path])
-    return np.asarray((s - s[0]) / (s[-1] - s[0]))
 
 
 def _rise(values: Floats, t: Floats) -> Floats:

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.schema import UserError
 from leaderboard.merge import load_boards
 from leaderboard.query import Board, open_stores
-from leaderboard.rank import Derived, Row, find_series, rank
+from leaderboard.rank import Derived, Row, find_series, rank, steering
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 COLUMNS = ("sentiment", "perplexity", "acceptability", "distinct_2")
@@ -45,7 +45,7 @@ def table(board: Board) -> str:
         "",
         f"| method | at | {' | '.join(COLUMNS)} | Spearman of sentiment with alpha |",
         "|---|---|" + "---|" * (len(COLUMNS) + 1),
-        *[_line(board, row) for row in rank(board, find_series(board))],
+        *[_line(board, row) for row in rank(board, steering(find_series(board)))],
         "",
         provenance(board),
     ]

@@ -22,7 +22,7 @@ from leaderboard.levels import Level, find_levels
 from leaderboard.merge import load_boards
 from leaderboard.pareto import areas, pareto_places
 from leaderboard.query import ALL, COLUMNS, Board, open_stores, plain
-from leaderboard.rank import CONTROL, COST, PRICE, Row, Series, find_series, rank, result_of
+from leaderboard.rank import CONTROL, COST, PRICE, Row, Series, find_series, rank, result_of, steering
 
 MANIFEST = ".lerpbench-site.json"
 PAGES = (
@@ -32,11 +32,11 @@ PAGES = (
     ("protocols", "protocols.html", "Protocols"),
     ("completions", "completions.html", "Completions"),
     ("overhead", "overhead.html", "Overhead"),
-    ("paper", "paper.html", "The paper's claims"),
+    ("paper", "paper.html", "The paper's figures"),
     ("runs", "runs.html", "Provenance"),
     ("methodology", "methodology.html", "Methodology"),
 )
-ASSETS = ("style.css", "site.js", "board.js", "completions.js")
+ASSETS = ("style.css", "site.js", "board.js", "paper.js", "completions.js")
 
 
 def render(databases: Sequence[Path], site: Path) -> None:
@@ -89,8 +89,10 @@ def board_files(
     env: jinja2.Environment, stores: Sequence[Store], board: Board, folder: str, n_boards: int
 ) -> dict[str, str]:
     """Everything of one board."""
-    series = find_series(board)
+    everything = find_series(board)
+    series = steering(everything)
     selection = completions.select(stores, board)
+    drawn = paper.paper_figures(board, everything)
     common = {
         "board": board,
         "root": "../" if folder else "",
@@ -109,7 +111,7 @@ def board_files(
     found = {
         f"{folder}index.html": page,
         f"{folder}completions.html": env.get_template("completions.html").render(
-            **common, page="completions", index=completions.index(board, series, selection), selection=selection
+            **common, page="completions", index=completions.index(board, everything, selection), selection=selection
         ),
         f"{folder}ranking.html": env.get_template("ranking.html").render(
             **common, page="ranking", rankings=rankings(board, series), price=PRICE, control=CONTROL, cost=COST
@@ -129,7 +131,7 @@ def board_files(
             scaling=overhead.scaling(board.overhead),
         ),
         f"{folder}paper.html": env.get_template("paper.html").render(
-            **common, page="paper", claims=paper.claims(board, series)
+            **common, page="paper", figures=drawn, data=paper.page_data(drawn, (ALL, *board.sets))
         ),
         f"{folder}runs.html": env.get_template("runs.html").render(
             **common, page="runs", runs=board.runs, recipes=recipes(board)
@@ -140,7 +142,7 @@ def board_files(
         f"{folder}results.csv": results_csv(board),
         f"{folder}results.json": results_json(board),
     }
-    for name, content in completions.files(stores, board, series, selection):
+    for name, content in completions.files(stores, board, everything, selection):
         found[f"{folder}texts/{name}"] = content
     return found
 
@@ -204,7 +206,7 @@ def grouped(shown: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
 def families(board: Board) -> dict[str, list[str]]:
     """Metrics by family, plain ones under the empty name, for the chooser of all metrics."""
     found: dict[str, list[str]] = {}
-    for metric in board.metrics:
+    for metric in figures.of_points(board):
         found.setdefault(figures.family(metric) if metric.endswith("]") else "", []).append(metric)
     return found
 

@@ -56,7 +56,6 @@
     const style = getComputedStyle(document.documentElement);
     const get = (name) => style.getPropertyValue(name).trim();
     return { ink: get("--ink"), soft: get("--soft"), line: get("--line"), bg: get("--bg"), panel: get("--panel"),
-      good: get("--good"), bad: get("--bad"), accent: get("--accent"),
       series: Array.from({ length: 10 }, (_, k) => get(`--s${k}`)) };
   }
   const faded = (hex, alpha) => hex + Math.round(alpha * 255).toString(16).padStart(2, "0");
@@ -146,69 +145,6 @@
     if (limit) made.shapes.push({ type: "line", x0: limit, x1: limit, yref: "paper", y0: 0, y1: 1, line: { color: t.soft, width: 1.2, dash: "dot" } });
     return [traces, made];
   }
-  function heatmap(figure, t) {
-    const metric = figure.metrics[0], c = columns(metric), series = data.series[figure.series];
-    const sorted = (k) => [...new Set(series.places.map((i) => data.places[i].x[k]))].sort((a, b) => a - b);
-    const xs = sorted(0), ys = sorted(1), log = metric === data.cost;
-    const at = new Map(series.places.map((i) => [data.places[i].x.join(), i]));
-    const cells = ys.map((y) => xs.map((x) => at.get([x, y].join())));
-    const z = cells.map((row) => row.map((i) => (i === undefined || typeof c.v[i] !== "number" ? null : log ? Math.log10(c.v[i]) : c.v[i])));
-    const text = cells.map((row) => row.map((i) => (i === undefined ? "" : `<b>${plain(data.places[i].label)}</b><br>${plain(data.metrics[metric].title)} ${spoken(estimate(c, i))}`)));
-    const flat = z.flat().filter((v) => v !== null), bar = { thickness: 11, outlinewidth: 0, len: 1, tickfont: { size: 11 } };
-    if (log && flat.length) {
-      const [lo, hi] = [Math.min(...flat), Math.max(...flat)];
-      bar.tickvals = Array.from({ length: 5 }, (_, k) => lo + ((hi - lo) * k) / 4);
-      bar.ticktext = bar.tickvals.map((v) => number(Number((10 ** v).toPrecision(2))));
-    }
-    const scale = metric === data.control ? [[0, "#a8501f"], [0.25, "#e0a070"], [0.5, "#f4f1ea"], [0.75, "#6fa8cf"], [1, "#0b5390"]] : "Cividis";
-    const traces = [{ type: "heatmap", x: xs, y: ys, z, text, hovertemplate: "%{text}<extra></extra>", colorscale: scale, reversescale: metric !== data.control,
-      ...(metric === data.control ? { zmid: 0.5 } : {}), colorbar: bar, xgap: 1, ygap: 1, customdata: cells, hoverongaps: false }];
-    const made = layout(t, { title: "alpha", range: reach(xs), constrain: "domain" }, { title: "beta", range: reach(ys) });
-    for (const [sum, dash, name] of [[1, "solid", "α+β=1"], [0, "dash", "α+β=0"]]) traces.push(...sumLine(sum, dash, name, made));
-    return [traces, made];
-  }
-  function reach(values) { // the cells' outer edges
-    const n = values.length;
-    if (n < 2) return [values[0] - 0.5, values[0] + 0.5];
-    return [values[0] - (values[1] - values[0]) / 2, values[n - 1] + (values[n - 1] - values[n - 2]) / 2];
-  }
-  function sumLine(sum, dash, name, made) {
-    const [x0, x1] = made.xaxis.range, [y0, y1] = made.yaxis.range;
-    const from = Math.max(x0, sum - y1), to = Math.min(x1, sum - y0);
-    if (from >= to) return [];
-    const line = { x: [from, to], y: [sum - from, sum - to], mode: "lines", hoverinfo: "skip" };
-    made.annotations.push({ x: from + (to - from) * 0.04, y: sum - from - (to - from) * 0.04, text: name, showarrow: false, xanchor: "left", yanchor: "bottom",
-      font: { size: 11, color: "#14181d" }, bgcolor: "rgba(255,255,255,.82)", borderpad: 2 });
-    return [{ ...line, line: { color: "#ffffff", width: 4.5 } }, { ...line, line: { color: "#14181d", width: 1.8, dash } }];
-  }
-  function words(figure, t) {
-    const series = data.series[figure.series], traces = [], ends = [];
-    figure.metrics.forEach((metric, k) => {
-      const good = ["positive", "rising"].includes(figure.polarity[metric]);
-      const [trace] = curve(metric, t, series).slice(-1);
-      trace.line = { color: good ? t.good : t.bad, width: 1.8, dash: good ? "solid" : "dash" };
-      trace.marker = { color: trace.line.color, size: 5, symbol: SYMBOLS[k % 10] };
-      traces.push(trace);
-      if (trace.y.length) ends.push({ x: trace.x.at(-1), y: trace.y.at(-1), name: data.metrics[metric].title.replace(/^[^[]*\[|\]$/g, ""), color: trace.line.color });
-    });
-    const values = traces.flatMap((trace) => trace.y).filter((v) => v > 0);
-    const made = layout(t, { title: state.scale === "d" ? "distance along θ⁺ − θ⁻" : series.axis }, { title: "probability (logarithmic)", ...(values.length ? logarithmic(values) : {}) });
-    made.margin.r = 92;
-    if (values.length) label(ends, made, Math.log10(Math.min(...values)), Math.log10(Math.max(...values)));
-    return [traces, made];
-  }
-  function label(ends, made, low, high) { // names at the lines' ends, pushed apart by 14 pixels
-    const pad = (high - low) * 0.06 || 0.1, height = 250;
-    made.yaxis.range = [low - pad, high + pad];
-    const pixel = (v) => ((Math.log10(v) - low + pad) / (high - low + 2 * pad)) * height;
-    ends.sort((a, b) => a.y - b.y);
-    let last = -Infinity;
-    for (const end of ends) {
-      const place = Math.max(pixel(end.y), last + 14);
-      made.annotations.push({ x: end.x, y: Math.log10(end.y), yshift: place - pixel(end.y), xshift: 7, text: plain(end.name), showarrow: false, xanchor: "left", font: { color: end.color, size: 12 } });
-      last = place;
-    }
-  }
 
   // ------------------------------------------------------------------------------------------------- tables
   function metricsOf(box) {
@@ -217,16 +153,15 @@
     return figures[id].kind === "curves" ? [chosen[id] || figures[id].metrics[0]] : figures[id].metrics;
   }
   function fill(box) {
-    const target = box.querySelector(".data .scroll"), figure = figures[box.dataset.figure];
+    const target = box.querySelector(".data .scroll");
     const metrics = metricsOf(box), columnsOf = metrics.map(columns);
-    const series = figure && figure.series !== undefined ? [data.series[figure.series]] : data.series;
     const head = make("tr", {}, make("th", { scope: "col", "data-kind": "text" }, "Setting"));
     metrics.forEach((m, k) => {
       const where = columnsOf[k] && columnsOf[k].set ? `, ${columnsOf[k].set} prompts` : "";
       head.append(make("th", { scope: "col" }, data.metrics[m].title + where), make("th", { scope: "col" }, "95 % interval"), make("th", { scope: "col" }, "n"));
     });
     const body = make("tbody");
-    for (const i of series.flatMap((s) => s.places)) {
+    for (const i of data.series.flatMap((s) => s.places)) {
       const found = columnsOf.map((c) => estimate(c, i));
       if (found.every((e) => e === null)) continue;
       const row = make("tr", {}, make("th", { scope: "row" }, data.places[i].label));
@@ -247,12 +182,12 @@
     const id = box.dataset.figure, figure = figures[id];
     if (id === "any") return curves(state.metric, t);
     if (figure.kind === "curves") return curves(metricsOf(box)[0], t);
-    return { frontier, heatmap, words }[figure.kind](figure, t);
+    return frontier(figure, t);
   }
   function draw(box, t) {
     const canvas = box.querySelector(".canvas"), [traces, made] = picture(box, t);
     if (box.dataset.figure === "any") about();
-    const any = traces.some((trace) => (trace.z ? trace.z.flat().some((v) => v !== null) : trace.mode && trace.x.length));
+    const any = traces.some((trace) => trace.mode && trace.x.length);
     if (!any) {
       if (canvas.data) Plotly.purge(canvas);
       canvas.replaceChildren(make("p", { class: "gone" }, "Nothing to draw along a line for these prompts; the table has what is stored."));

@@ -1,0 +1,45 @@
+"""The paper's figures from a board: what the paper claims, what this board shows in numbers, and the panels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from leaderboard.paper.basins import between_basins, weight_distance
+from leaderboard.paper.cast import cast
+from leaderboard.paper.figure import Figure
+from leaderboard.paper.lazy import linearity
+from leaderboard.paper.panel import Panel, compose
+from leaderboard.paper.plane import held_out_loss, sentiment_and_perplexity
+from leaderboard.paper.sweeps import along_the_line, line_against_push, push_against_ensemble
+from leaderboard.paper.words import next_word
+from leaderboard.query import Board
+from leaderboard.rank import Series
+
+
+def paper_figures(board: Board, series: Sequence[Series]) -> list[Figure]:
+    """Figures 3 to 10 in the paper's order; one whose method or metric is not stored says so."""
+    parts = cast(board, series)
+    return [
+        along_the_line(board, parts),
+        next_word(board, parts),
+        line_against_push(board, parts),
+        push_against_ensemble(board, parts),
+        sentiment_and_perplexity(board, parts),
+        held_out_loss(board, parts),
+        linearity(board, parts),
+        weight_distance(board),
+        between_basins(board, parts),
+    ]
+
+
+WIDTH, HEIGHT, FONT = 460, 330, 12  # in pixels, for margins; the page stretches a panel to its place
+
+
+def page_data(figures: Sequence[Figure], sets: Sequence[str]) -> dict[str, Any]:
+    """What the page's script draws: figure -> prompt set -> panels, each with the rows of its table."""
+    return {
+        f.claim.key: {p: [_drawing(panel) for panel in f.panels[p]] for p in sets if p in f.panels} for f in figures
+    }
+
+
+def _drawing(panel: Panel) -> dict[str, Any]:
+    return compose([panel], WIDTH, HEIGHT, FONT) | {"head": panel.head, "rows": panel.rows}

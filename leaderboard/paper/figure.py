@@ -1,0 +1,58 @@
+"""A figure of the paper: what it claims, what this board shows in numbers, and the panels that draw it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from leaderboard.figures import number
+from leaderboard.paper.panel import Panel
+from leaderboard.query import ALL
+from leaderboard.rank import Derived
+
+ABSENT = "Not shown by this database"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence with its number; `holds` None: the data cannot say."""
+
+    text: str
+    holds: bool | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says; `key` is the figure's in addresses and file names."""
+
+    key: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """`panels`: prompt set -> panels; those of ALL stand where a set has none of its own."""
+
+    claim: Claim
+    findings: Sequence[Finding]
+    panels: Mapping[str, Sequence[Panel]] = field(default_factory=dict)
+
+    def drawn(self, prompts: str = ALL) -> Sequence[Panel]:
+        return self.panels.get(prompts, self.panels.get(ALL, ()))
+
+
+def absent(what: str) -> list[Finding]:
+    return [Finding(f"{ABSENT}: {what}.")]
+
+
+def shown(x: Derived) -> str:
+    if x.value is None:
+        return f"{number(None)} ({x.reason})" if x.reason else number(None)
+    interval = "" if x.low is None or x.high is None else f" [{number(x.low)}, {number(x.high)}]"
+    return number(x.value) + interval
+
+
+def beyond(x: Derived, threshold: float, good: int) -> bool | None:
+    """Whether a number lies on the good side of a threshold with its whole interval; None if the interval holds it."""
+    if x.low is None or x.high is None or x.low <= threshold <= x.high:
+        return None
+    return (x.low > threshold) == (good > 0)
