@@ -65,6 +65,13 @@ def build(stores: Sequence[Store], boards: Sequence[Board]) -> dict[str, str]:
     return site
 
 
+def boards_by_folder(databases: Sequence[Path]) -> dict[str, Board]:
+    """Each board under the folder that it has in a site."""
+    with open_stores(databases) as stores:
+        boards = load_boards(stores, databases)
+    return dict(zip(folders(boards), boards, strict=True))
+
+
 def folders(boards: Sequence[Board]) -> list[str]:
     """One board lives at the root; several each in a folder named after suite and engine."""
     if len(boards) == 1:

@@ -26,7 +26,7 @@ app = typer.Typer(
 COMMANDS = {
     "Run a benchmark": (running.run, running.plan, finetuning.finetune, running.generate, running.evaluate),
     "Measure the machinery": (timing.overhead, timing.parity),
-    "Read what was measured": (publishing.render, publishing.compare),
+    "Read what was measured": (publishing.render, publishing.figures, publishing.compare),
     "Look around": (inspecting.suites, inspecting.methods, inspecting.evaluators, inspecting.doctor),
 }
 for panel, functions in COMMANDS.items():

@@ -20,6 +20,22 @@ def render(
     out.print(f"leaderboard: {site / 'index.html'}")
 
 
+def figures(
+    databases: Annotated[list[Path] | None, typer.Argument(help="databases; default results.db")] = None,
+    folder: Annotated[Path, typer.Option("--out", help="the folder for the files")] = Path("figures"),
+    format_: Annotated[str, typer.Option("--format", help="svg, pdf or png")] = "svg",
+    prompts: Annotated[str, typer.Option(help="only this prompt set")] = "",
+) -> None:
+    """Write the paper's figures as files for a paper; needs the extra `figures` and Chromium or Chrome."""
+    from leaderboard.paper.static import write_figures
+    from leaderboard.render import boards_by_folder
+
+    require_folder(folder)
+    found = boards_by_folder(databases or [Path("results.db")])
+    written = write_figures({folder / name: board for name, board in found.items()}, format_, prompts)
+    out.print(f"{len(written)} files in {folder}")
+
+
 def compare(
     a: Annotated[str, typer.Argument(help="a setting such as 'g2(alpha=0.5)', or a method: its reach")],
     b: Annotated[str, typer.Argument(help="what it is compared with")],

@@ -31,7 +31,7 @@ def paper_figures(board: Board, series: Sequence[Series]) -> list[Figure]:
     ]
 
 
-WIDTH, HEIGHT, FONT = 460, 330, 12  # in pixels, for margins; the page stretches a panel to its place
+WIDTH, HEIGHT, FONT = 460, 250, 12  # pixels; the page stretches a panel to its place and keeps the margins
 
 
 def page_data(figures: Sequence[Figure], sets: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from leaderboard.figures import family, number, title
 from leaderboard.paper.cast import Cast
 from leaderboard.paper.figure import Claim, Figure, Finding, absent, beyond, shown
-from leaderboard.paper.panel import ALPHA, Panel, axis, color, curve, metric_title, stretched, table, values
+from leaderboard.paper.panel import ALPHA, Panel, axis, color, color_bar, curve, metric_title, stretched, table, values
 from leaderboard.paper.plane import height, log_ticks
 from leaderboard.query import ALL, Board
 from leaderboard.rank import COST, Series, chord_rise
@@ -44,11 +44,12 @@ def weight_distance(board: Board) -> Figure:
 
 def distances(board: Board) -> Distances:
     """The stored weight distances; they stand at one place of the board, whichever it is."""
+    known = {name: result.value for (_, name, _), result in board.results.items() if family(name) == "weight_distance"}
     found: dict[str, dict[str, float]] = {}
-    for (_, name, _), result in board.results.items():
-        parts = NAME.fullmatch(name) if family(name) == "weight_distance" else None
-        if parts is not None and result.value is not None:
-            found.setdefault(parts[1], {})[parts[2] or ""] = result.value
+    for name in board.metrics:
+        parts, value = NAME.fullmatch(name), known.get(name)
+        if parts is not None and value is not None:
+            found.setdefault(parts[1], {})[parts[2] or ""] = value
     return found
 
 
@@ -77,22 +78,23 @@ def _distance_panel(pair: str, tensors: Mapping[str, float], ends: Mapping[str, 
     heat = {
         "type": "heatmap", "x": names, "y": labels, "z": [[height(v, log=True) for v in row] for row in cells],
         "text": [[number(v) if v is not None else "" for v in row] for row in cells], "hoverongaps": False,
-        "hovertemplate": "layer %{y}, %{x}<br>%{text}<extra></extra>", "colorscale": "Cividis", "xgap": 1, "ygap": 1,
-        "colorbar": {"thickness": 10, "outlinewidth": 0} | log_ticks(**ends), **ends,
+        "hovertemplate": "layer %{y}, %{x}<br>%{text}<extra></extra>", "colorscale": "Cividis",
+        "colorbar": color_bar("Root mean square", **log_ticks(**ends)), **ends,
     }  # fmt: skip
     table_ = [[label, name, number(v)] for label, row in zip(labels, cells, strict=True)
               for name, v in zip(names, row, strict=True) if v is not None]  # fmt: skip
     return Panel(
-        both(pair), [heat], {"tickangle": -90, "tickfont": {"size": 8}, "automargin": True},
-        axis("layer", autorange="reversed", type="category"), table_,
-        head=("Layer", "Parameter", "Root mean square difference"), square=True,
+        both(pair), [heat], {"tickangle": -90, "tickfont": {"size": 8}, "showgrid": False},
+        axis("layer", autorange="reversed", type="category", showgrid=False), table_,
+        head=("Layer", "Parameter", "Root mean square difference"), square=True, foot=90,
     )  # fmt: skip
 
 
 def _distance_findings(stored: Distances) -> list[Finding]:
     far = {pair: v for pair, v in stored.items() if OTHER in pair.split(":")}
     tuned = {pair: v for pair, v in stored.items() if pair not in far}
-    found = [Finding(f"{both(pair)}: {v['']:.2g} over all elements.") for pair, v in stored.items()]
+    each = ", ".join(f"{both(pair)} {v['']:.2g}" for pair, v in stored.items())
+    found = [Finding(f"Root mean square difference over all elements: {each}.")]
     for pair, v in far.items():
         for near_pair, w in tuned.items():
             shared = [name for name in v if name and name in w]

@@ -26,7 +26,8 @@ HEAD = ("Setting", "Metric", "Value", "95 % interval", "n")
 class Panel:
     """`x`, `y`, `top` are Plotly axes; traces with `"top": True` belong to the horizontal axis above.
 
-    `rows`: the numbers behind it under `head`, as text.  `square`: a map, which wants room for its colour bar.
+    `rows`: the numbers behind it under `head`, as text.  `square`: a map, which wants room for its colour bar.  `foot`:
+    pixels for what stands below.
     """
 
     title: str
@@ -39,6 +40,11 @@ class Panel:
     shapes: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[Mapping[str, Any]] = ()
     square: bool = False
+    foot: int = 44
+
+
+def color_bar(text: str, **ticks: Any) -> dict[str, Any]:
+    return {"thickness": 10, "outlinewidth": 0, "title": {"text": safe(text), "side": "right"}, **ticks}
 
 
 def color(slot: int) -> str:
@@ -157,24 +163,39 @@ def upright(x: float, text: str = "") -> tuple[dict[str, Any], list[dict[str, An
 # ------------------------------------------------------------------------------------------------- one layout
 
 
-GAP_PX, TITLE_PX, SIDES_PX = 62, 24, (52, 14)
+GAP_PX, BAR_PX, TITLE_PX, TOP_PX, SIDES_PX = 62, 74, 24, 38, (52, 14)
 
 
-def compose(panels: Sequence[Panel], width: int, height: int, font: float, columns: int = 3) -> dict[str, Any]:
-    """Panels side by side as one Plotly figure of that many pixels in all; `font` in pixels; (a), (b) where several."""
-    columns = min(columns, len(panels))
-    rows = -(-len(panels) // columns)
-    bar = 58 if any(p.square for p in panels) else 0
-    above = TITLE_PX * (len(panels) > 1) + (38 if any(p.top for p in panels) else 0) + legend_px(panels)
-    inner_w, inner_h = width - sum(SIDES_PX) - bar, height - above - 44
+def columns_of(n: int) -> int:
+    """How many panels stand side by side."""
+    return 2 if n in (2, 4) else min(n, 3)
+
+
+def compose(panels: Sequence[Panel], width: int, plot_height: int, font: float) -> dict[str, Any]:
+    """Panels side by side as one Plotly figure, lettered where several.
+
+    All in pixels: `width` of the whole, `plot_height` of each panel between its axes, `font` of the text.
+    """
+    columns, rows = columns_of(len(panels)), -(-len(panels) // columns_of(len(panels)))
+    legend, foot = legend_px(panels), max(p.foot for p in panels)
+    bar = BAR_PX if any(p.square for p in panels) else 0
+    head = TITLE_PX * (len(panels) > 1) + TOP_PX * any(p.top is not None for p in panels) or 8
+    step = plot_height + head + foot  # from row to row
+    inner_w, inner_h = width - sum(SIDES_PX) - bar, rows * step - head - foot
     cell_w = (inner_w - (columns - 1) * (GAP_PX + bar)) / columns
-    cell_h = (inner_h - (rows - 1) * (above + 44)) / rows
-    figure: dict[str, Any] = {"data": [], "layout": _page(width, height, font, above, bar)}
+    figure: dict[str, Any] = {
+        "data": [],
+        "layout": _page(width, legend + rows * step, font)
+        | {
+            "margin": {"l": SIDES_PX[0], "r": SIDES_PX[1] + bar, "t": legend + head, "b": foot},
+            "showlegend": legend > 0,
+        },
+    }
     for k, panel in enumerate(panels):
         row, column = divmod(k, columns)
-        left, down = column * (cell_w + GAP_PX + bar), row * (cell_h + above + 44)
+        left, down = column * (cell_w + GAP_PX + bar), row * step
         x_domain = [left / inner_w, min(1.0, (left + cell_w) / inner_w)]
-        y_domain = [max(0.0, 1 - (down + cell_h) / inner_h), 1 - down / inner_h]
+        y_domain = [max(0.0, 1 - (down + plot_height) / inner_h), 1 - down / inner_h]
         _place(figure, panel, k, x_domain, y_domain, letter="abcdefghi"[k] if len(panels) > 1 else "")
     return figure
 
@@ -184,16 +205,13 @@ def legend_px(panels: Sequence[Panel]) -> int:
     return 24 if len(names) > 1 else 0
 
 
-def _page(width: int, height: int, font: float, above: float, bar: int) -> dict[str, Any]:
+def _page(width: int, height: int, font: float) -> dict[str, Any]:
     return {
-        "width": width, "height": height, "font": {"family": "Helvetica, Arial, sans-serif", "size": font,
-                                                  "color": "--ink"},
-        "paper_bgcolor": "--bg", "plot_bgcolor": "rgba(0,0,0,0)", "hovermode": "closest", "dragmode": False,
-        "margin": {"l": SIDES_PX[0], "r": SIDES_PX[1] + bar, "t": above or 8, "b": 44},
-        "showlegend": above > 0,
+        "width": width, "height": height, "paper_bgcolor": "--bg", "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "Helvetica, Arial, sans-serif", "size": font, "color": "--ink"},
+        "hovermode": "closest", "dragmode": False, "shapes": [], "annotations": [],
         "legend": {"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top",
                    "bgcolor": "rgba(0,0,0,0)"},
-        "shapes": [], "annotations": [],
     }  # fmt: skip
 
 
@@ -201,13 +219,15 @@ def _place(figure: dict[str, Any], panel: Panel, k: int, x_domain: list[float], 
            letter: str) -> None:  # fmt: skip
     """Put a panel into the figure: axes k, k + 50 for the one above, its legend entries once."""
     layout, n = figure["layout"], "" if k == 0 else str(k + 1)
-    axis = {"gridcolor": "--line", "zeroline": False, "linecolor": "--line", "automargin": True, "ticks": "",
-            "tickcolor": "--line"}  # fmt: skip
-    layout[f"xaxis{n}"] = axis | dict(panel.x) | {"domain": x_domain, "anchor": f"y{n}"}
-    layout[f"yaxis{n}"] = axis | dict(panel.y) | {"domain": y_domain, "anchor": f"x{n}"}
+    look = {"gridcolor": "--line", "zeroline": False, "linecolor": "--line", "automargin": True, "ticks": ""}
+    layout[f"xaxis{n}"] = look | dict(panel.x) | {"domain": x_domain, "anchor": f"y{n}"}
+    layout[f"yaxis{n}"] = look | dict(panel.y) | {"domain": y_domain, "anchor": f"x{n}"}
     if panel.top is not None:
-        layout[f"xaxis{k + 50}"] = axis | dict(panel.top) | {"anchor": f"y{n}", "overlaying": f"x{n}", "side": "top",
+        layout[f"xaxis{k + 50}"] = look | dict(panel.top) | {"anchor": f"y{n}", "overlaying": f"x{n}", "side": "top",
                                                             "showgrid": False}  # fmt: skip
+    for name in (f"xaxis{n}", f"yaxis{n}", f"xaxis{k + 50}"):
+        if "title" in layout.get(name, {}):
+            layout[name]["title"] = layout[name]["title"] | {"font": {"size": layout["font"]["size"]}}
     listed = {t["legendgroup"] for t in figure["data"] if t.get("showlegend")}
     for trace in panel.traces:
         placed = {key: value for key, value in trace.items() if key != "top"}
@@ -215,9 +235,11 @@ def _place(figure: dict[str, Any], panel: Panel, k: int, x_domain: list[float], 
         if "legendgroup" in trace:
             placed["showlegend"] = trace.get("showlegend", True) and trace["legendgroup"] not in listed
         if "colorbar" in trace:
-            middle = (y_domain[0] + y_domain[1]) / 2
-            placed["colorbar"] = trace["colorbar"] | {"x": x_domain[1], "xpad": 6, "y": middle,
-                                                      "len": y_domain[1] - y_domain[0]}  # fmt: skip
+            bar, font = trace["colorbar"], {"size": layout["font"]["size"]}
+            placed["colorbar"] = bar | {
+                "x": x_domain[1], "xpad": 6, "y": sum(y_domain) / 2, "len": y_domain[1] - y_domain[0],
+                "title": bar["title"] | {"font": font},
+            }  # fmt: skip
         figure["data"].append(placed)
     refs = {"xref": f"x{n}", "yref": f"y{n}"}
     layout["shapes"] += [refs | dict(s) | _domain(s, n) for s in panel.shapes]

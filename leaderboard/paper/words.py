@@ -49,27 +49,26 @@ def _panel(board: Board, series: Series, words: list[str]) -> Panel | None:
     if not traces:
         return None
     log = logarithmic(values(traces))
-    reach = max(x for t in traces for x in t["x"]) - min(x for t in traces for x in t["x"])
-    span = [min(traces[0]["x"]) - 0.04 * reach, max(traces[0]["x"]) + 0.34 * reach]
+    notes, top = _names(traces, bool(log))
+    xs = traces[0]["x"]
+    span = [min(xs) - 0.04 * (max(xs) - min(xs)), max(xs) + 0.45 * (max(xs) - min(xs))]
     return Panel(
-        series.name, traces, axis(f"{ALPHA} of {series.name}", range=span), axis("Probability", **log),
-        table(board, series.places, words, ALL), notes=_names(traces, bool(log)),
+        series.name, traces, axis(f"{ALPHA} of {series.name}", range=span), axis("Probability", **log, range=top),
+        table(board, series.places, words, ALL), notes=notes,
     )  # fmt: skip
 
 
-def _names(traces: list[Trace], log: bool) -> list[dict[str, object]]:
-    """Names at the lines' ends, pushed apart by 13 of about 240 pixels."""
-    heights = np.log10(values(traces)) if log else np.array(values(traces))
-    low, pixels = float(heights.min()), 240 / max(float(np.ptp(heights)), 1e-9)
-    ends = sorted(traces, key=lambda t: t["y"][-1])
+def _names(traces: list[Trace], log: bool) -> tuple[list[dict[str, object]], list[float]]:
+    """Names at the lines' ends, pushed apart by a line of text, and the vertical range that holds them."""
+    scale = np.log10 if log else np.asarray
+    known = scale(np.array(values(traces)))
+    low, line = float(known.min()), 0.075 * max(float(np.ptp(known)), 1e-9)
     last, notes = -np.inf, []
-    for trace in ends:
-        at = float(np.log10(trace["y"][-1])) if log else trace["y"][-1]
-        here = (at - low) * pixels
-        last = max(here, last + 13)
-        notes.append({"x": trace["x"][-1], "y": at, "yshift": last - here, "xshift": 6, "text": trace["name"],
-                      "showarrow": False, "xanchor": "left", "font": {"color": trace["line"]["color"]}})  # fmt: skip
-    return notes
+    for trace in sorted(traces, key=lambda t: t["y"][-1]):
+        last = max(float(scale(trace["y"][-1])), last + line)
+        notes.append({"x": trace["x"][-1], "y": last, "xshift": 6, "text": trace["name"], "showarrow": False,
+                      "xanchor": "left", "font": {"color": trace["line"]["color"]}})  # fmt: skip
+    return notes, [low - line, max(float(known.max()), last) + line]
 
 
 def _findings(board: Board, line: Series, words: list[str]) -> list[Finding]:
