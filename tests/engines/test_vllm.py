@@ -15,8 +15,9 @@ from bench.engines.transformers import TransformersEngine
 from bench.engines.vllm import VllmEngine, VllmModel
 from bench.engines.vllm_support import VllmSettings, why_not
 from bench.parity import parity
-from bench.schema import Completion, Point, Prompt, Recipe, Sampling, Suite, UserError
+from bench.schema import Completion, Point, Prompt, PromptSource, Recipe, Sampling, Suite, UserError
 from bench.stats import RatioStatistic, ratio_statistic
+from evaluators.linearity import Linearity
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = [
@@ -133,6 +134,23 @@ def test_no_drift_after_fifty_random_changes(engine: VllmEngine, space: Any) -> 
     after = engine.serve(start)
     assert all(np.array_equal(a, b) for a, b in zip(scored, after.token_logprobs(TEXTS), strict=True))
     assert greedy == after.generate(PROMPTS, GREEDY)
+
+
+def test_linearity_agrees_with_the_reference(
+    engine: VllmEngine, checkpoints: dict[str, Checkpoint], tmp_path: Path
+) -> None:
+    """The members are asked one by one in the engine of the weights: no second engine starts for the logits."""
+    (tmp_path / "contexts.txt").write_text("\n".join(TEXTS))
+    evaluator = Linearity(contexts={"tiny": PromptSource(source=str(tmp_path / "contexts.txt"))})
+    recipe = weights(base=1, expert=2, antiexpert=-2)
+    verdicts = []
+    for served in (engine, TransformersEngine(checkpoints, "float32", "cpu")):
+        beside = [evaluator.answer(served.serve(other)) for other in evaluator.beside(recipe)]
+        verdicts.append(evaluator.compare(recipe, evaluator.answer(served.serve(recipe)), beside).summaries)
+    for mine, reference in zip(*verdicts, strict=True):
+        assert isinstance(mine, RatioStatistic) and isinstance(reference, RatioStatistic)
+        np.testing.assert_allclose(mine.numerators, reference.numerators, atol=1e-4)
+        assert (mine.numerators > 1e-3).all()
 
 
 def test_weights_stay_at_their_address(engine: VllmEngine) -> None:
