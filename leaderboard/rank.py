@@ -4,7 +4,7 @@ A derived number carries an interval from the same prompt bootstrap as the estim
 resampled together, because they were measured on the same prompts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -62,6 +62,7 @@ class Row:
     reason: str | None
     spearman: Derived
     barrier: Derived
+    loss_barriers: Mapping[str, Derived]  # by metric: the loss on each set of test sentences
     models_per_token: int
     overhead: Derived
 
@@ -143,6 +144,7 @@ def _row(board: Board, series: Series, prompts: str) -> Row:
         reason=reason,
         spearman=monotonicity(board, series, prompts),
         barrier=barrier(board, series, prompts),
+        loss_barriers={metric: barrier(board, series, ALL, metric) for metric in losses(board)},
         models_per_token=max(board.places[i].models_per_token for i in series.places),
         overhead=_overhead(board, series.method),
     )
@@ -253,6 +255,11 @@ def chord_rise(board: Board, series: Series, ends: tuple[int, int], metric: str 
     if metric in board.per_prompt:
         low, high = finite_interval(_rise(draws(board.per_prompt[metric], prompts, path)[1], t))
     return Derived(_clean(value), low, high, len(path) - 2)
+
+
+def losses(board: Board) -> list[str]:
+    """The test losses of the mixed model, one a set of sentences."""
+    return [name for name in board.metrics if name.startswith("nll_")]
 
 
 def _experts(board: Board, series: Series) -> tuple[int, int] | None:

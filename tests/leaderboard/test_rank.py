@@ -59,6 +59,19 @@ def test_barrier_by_hand(board: Board, series: dict[str, Series]) -> None:
     assert barrier(board, series["g2"]).reason == "does not pass through both experts"
 
 
+def test_loss_barriers_by_hand(board: Board, series: dict[str, Series]) -> None:
+    """nll_positive is 4 - s with s = 1 / (1 + exp(-0.9 (2 alpha - 1))) on g1; nll_negative is 3 + s.
+
+    s at alpha 0, 1/4, 1/2, 3/4, 1: 0.289050, 0.389361, 0.5, 0.610639, 0.710950.  The chord of s at 1/4 is 0.394525, at
+    3/4 0.605475, so 4 - s rises most at 1/4, by 0.394525 - 0.389361, and 3 + s as much at 3/4.
+    """
+    found = {row.series.name: row.loss_barriers for row in rank(board, list(series.values()))}
+    assert found["g1"].keys() == {"nll_positive", "nll_negative"}
+    for rise in found["g1"].values():
+        assert (rise.value, rise.n) == (pytest.approx(0.005164, abs=1e-6), 3)
+    assert {rise.reason for rise in found["g2"].values()} == {"does not pass through both experts"}
+
+
 def test_monotonicity(board: Board, series: dict[str, Series]) -> None:
     found = monotonicity(board, series["g2"])
     assert (found.value, found.n) == (1.0, 5)
