@@ -32,7 +32,7 @@ Task = Callable[[str, int], AbstractContextManager[Advance]]  # a progress bar: 
 
 LEAST_ROUNDS = 3  # done even where the budget is spent
 MOST_TIMES = 5  # at most this many times the asked rounds
-START_UP_SHARE = 0.4  # of the budget that fresh engines may take
+START_UP_SHARE = 0.4  # of the rounds' budget, which fresh engines may take before it
 WARM_UP = 4  # tokens a row: the first steps on other memory (members after mixed weights) are up to 5 % slower
 
 
@@ -90,12 +90,11 @@ class Stopwatch:
     def record(self, task: Task) -> Ledger:
         """Time everything.  Raises UserError where a prompt and its tokens do not fit the model."""
         watch = LoadWatch()
-        deadline = self.clock() + self.spec.budget_s
         recipes = list(dict.fromkeys(_shape_key(s.recipe) for s in self.ledger.subjects))
         with self.machine.exact(), task("Timing start-up", len(recipes)) as advance:
             self._start_up(self.clock() + START_UP_SHARE * self.spec.budget_s, advance)
         with task("Timing rounds", len(self.cells) * self.spec.rounds) as advance:
-            self._all_rounds(deadline, advance)
+            self._all_rounds(self.clock() + self.spec.budget_s, advance)
         self.ledger.load = watch.facts()
         return self.ledger
 

@@ -80,7 +80,8 @@ def tokens_per_second(tokens: int) -> Quantity:
 
 
 def switch(timing: Timing) -> float:
-    return timing.switch_s
+    """At least a nanosecond, as a coarse clock may see nothing pass."""
+    return max(timing.switch_s, SHORTEST_S)
 
 
 def measured(rounds: Sequence[Round], subject: str | None, quantity: Quantity) -> Measured:

@@ -1,7 +1,11 @@
 """The overhead ledger: an estimator that drift cannot fool, a stopwatch that finds slow methods, lines as promised."""
 
+import itertools
 import json
 import math
+import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -63,21 +67,28 @@ REGISTRY: Registry[Method] = Registry("method", Method, {**methods.TABLE, "slow"
 class Sleeper:
     """An engine that only takes time: `wait` for every step, longer for Slow's recipe, and for logits by member."""
 
-    def __init__(self, wait: Callable[[float], None], switch_s: float = 0.0) -> None:
+    def __init__(self, wait: Callable[[float], None], switch_s: float = 0.0, luck: float = 0.0) -> None:
         self.wait = wait
         self.switch_s = switch_s
         self.step_s = BASE_STEP_S
+        self.luck = luck
+        self.served: list[Recipe] = []
+        self.drawn: list[tuple[int, int]] = []  # rows x tokens, seed
 
     def serve(self, recipe: Recipe) -> "Sleeper":
+        self.served.append(recipe)
         self.wait(self.switch_s)
         members = len(recipe.coefficients) if recipe.space == "logits" else 1
         self.step_s = SLOW_STEP_S if recipe == Slow().recipe() else BASE_STEP_S * members
         return self
 
     def decode(self, prompts: Sequence[Prompt], sampling: Sampling) -> int:
+        """With `luck`, a step is longer or shorter by that much, as the random numbers fall for this recipe."""
+        lucky = random.Random(f"{sampling.seed} {self.served[-1]}")
         for _ in range(sampling.max_new_tokens):
-            self.wait(self.step_s)
-        return len(prompts) * sampling.max_new_tokens
+            self.wait(self.step_s * (1 + self.luck * lucky.choice((-1, 1))))
+        self.drawn.append((len(prompts) * sampling.max_new_tokens, sampling.seed))
+        return self.drawn[-1][0]
 
     def token_ids(self, text: str) -> list[int]:
         return [0] * len(text.split())
@@ -268,6 +279,51 @@ def test_rounds_stop_when_ratios_are_narrow_or_the_budget_is_spent() -> None:
     assert count(noise=0.5, budget_s=0.1) == 3
 
 
+def test_luck_is_in_the_noise_floor_and_not_in_the_ratio() -> None:
+    """A step takes 30 % more or less as the random numbers fall for a recipe; on average g2 costs what the base costs.
+
+    With the same random numbers in every round, base against base would always be 1, and g2 a constant beside it.
+    """
+    clock = DriftingClock(0.0)
+    spec = OverheadSpec(batch_sizes=(2,), new_tokens=(8,), rounds=30, precision=9, budget_s=1e9)
+    engine = Sleeper(clock.work, luck=0.3)
+    ledger = timed(engine, clock, spec, MethodSpec(name="g2", params={"alpha": (1.0,)}))
+    found = {r.method: r for r in records(ledger, Shape(10, 1, 2, 4), Rates(1e9, 1e9)) if r.metric == MAIN}
+    low, high = found["g2"].details["floor"]
+    assert low < 0.85 and high > 1.15  # 1.96 * 0.3 / sqrt(7) = 0.22 for a timing, more for a ratio
+    assert found["g2"].details["within_floor"] is True
+    assert found["g2"].ratio_low < 1 < found["g2"].ratio_high  # type: ignore[operator]
+    timings = [engine.drawn[i : i + 3] for i in range(len(engine.drawn) - 3 * 30 * 4, len(engine.drawn), 3)]
+    assert {tuple(tokens for tokens, _ in one) for one in timings} == {(8, 2, 16)}  # warm-up, first token, all
+    assert all(len({seed for _, seed in one}) == 1 for one in timings)
+    assert len({one[0][1] for one in timings}) == len(timings)
+
+
+def test_every_subject_follows_every_other() -> None:
+    clock = DriftingClock(0.0)
+    spec = OverheadSpec(batch_sizes=(1,), new_tokens=(2,), rounds=30, precision=9, budget_s=1e9)
+    engine = Sleeper(clock.work)
+    ledger = timed(engine, clock, spec, SLOW, DEXPERTS)
+    others = [s.recipe for s in ledger.subjects[1:]]
+    length = len(others) + 2
+    rounds = [engine.served[i : i + length] for i in range(len(engine.served) - 30 * length, len(engine.served), length)]
+    assert all(r[0] == r[-1] == ledger.subjects[0].recipe for r in rounds)  # A ... A
+    assert all(sorted(map(str, r[1:-1])) == sorted(map(str, others)) for r in rounds)  # each once
+    firsts = {str(r[1]) for r in rounds}
+    assert firsts == set(map(str, others))
+    slow = {str(before) for r in rounds for before, one in itertools.pairwise(r) if one == Slow().recipe()}
+    assert slow == {str(recipe) for recipe in others if recipe != Slow().recipe()}
+
+
+def test_a_spent_budget_is_shared_by_all_cells() -> None:
+    """Rounds of 1 and of 16 tokens a row take turns, so neither has more than one round more than the other."""
+    clock = DriftingClock(0.0, noise=0.5)
+    spec = OverheadSpec(batch_sizes=(1, 2), new_tokens=(2, 8), rounds=30, budget_s=30)
+    rounds = timed(Sleeper(clock.work), clock, spec, SLOW).rounds
+    counts = [len(found) for found in rounds.values()]
+    assert 3 < min(counts) < 30 and max(counts) - min(counts) <= 1
+
+
 def test_amortisation_and_switching_are_in_the_ledger() -> None:
     """Switching takes 1 s for all, so mixing has paid off at once; without it the switch's ratio is 1."""
     clock = DriftingClock(0.0)
@@ -426,6 +482,34 @@ def test_what_pytest_benchmark_timed_joins_the_ledger(suite: Path, tmp_path: Pat
     file.write_text(json.dumps(content | {"benchmarks": [{"name": "x", "extra_info": {}}]}))
     with pytest.raises(UserError, match=r"benchmarks\[0\]: KeyError: 'stats'"):
         read_benchmarks(file)
+
+
+def test_the_speed_tests_of_generation_join_the_ledger(suite: Path, tmp_path: Path) -> None:
+    """tests/perf/test_generation.py as pytest-benchmark runs it, on two rows; whether its ratio holds is not asked."""
+    file, speed = tmp_path / "b.json", Path(__file__).parent / "perf"
+    small = tmp_path / "test_small.py"
+    small.write_text(
+        f"import sys\nsys.path.insert(0, {str(speed)!r})\n"
+        "import test_generation as whole\nfrom bench.schema import Sampling\n"
+        "whole.PROMPTS, whole.SAMPLING, whole.ROUNDS = whole.PROMPTS[:2], Sampling(samples=1, max_new_tokens=3), 3\n"
+        "from test_generation import *\n"
+    )
+    options = ["-q", "-n", "0", "-p", "no:cacheprovider", "--benchmark-json", file]
+    done = subprocess.run([sys.executable, "-m", "pytest", small, *options], capture_output=True, text=True, check=False)
+    assert file.is_file(), done.stdout
+    lerpbench("overhead", suite, "--db", tmp_path / "r.db", "--import-benchmark", file)
+    store = Store.open(tmp_path / "r.db")
+    found = {(r.method, r.metric): r for r in store.overhead_records(1, "transformers")}
+    assert set(found) == {(m, metric) for m in ("base", "dexperts") for metric in ("call_s", "tokens_per_s")}
+    call = found["dexperts", "call_s"]
+    assert (call.batch_size, call.new_tokens, call.n_rounds) == (2, 3, 3)
+    assert call.low is not None and call.value is not None and 0 < call.low <= call.value
+    assert call.ratio_low is not None and call.ratio_to_base is not None and call.ratio_low <= call.ratio_to_base
+    assert call.ratio_to_base > 1.2  # three members against one, at a size where overheads dominate
+    assert found["base", "call_s"].ratio_to_base == 1
+    assert found["base", "call_s"].details["extra_info"].keys() == {"generate_tokens_per_s", "times_generate"}
+    (engines_found,) = store.db.execute("SELECT group_concat(DISTINCT engine) FROM overhead").fetchone()
+    assert engines_found == "transformers"
 
 
 def test_a_ratio_inside_the_floor_is_shown_as_such() -> None:

@@ -5,6 +5,7 @@ make bench        (600 rows x 30 tokens of the mini base; a quiet machine)
 
 import time
 from collections.abc import Callable
+from statistics import median
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bench.checkpoints import resolve
 from bench.engines.transformers import TransformersEngine
+from bench.overhead_estimate import median_interval
 from bench.prompts import load_set
 from bench.schema import PromptSource, Recipe, Sampling
 
@@ -40,8 +42,12 @@ def interleaved(*runs: Callable[[], int], rounds: int = ROUNDS) -> list[list[flo
     return rates
 
 
-def median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def ledger_info(method: str, rates: list[float], base: list[float]) -> dict[str, object]:
+    """What `lerpbench overhead --import-benchmark` reads: the method's place, and its time a token over the base's."""
+    ratio, low, high = median_interval([b / rate for rate, b in zip(rates, base, strict=True)])
+    place = {"batch_size": len(PROMPTS) * SAMPLING.samples, "new_tokens": SAMPLING.max_new_tokens}
+    ratios = {"ratio_to_base": ratio, "ratio_low": low, "ratio_high": high}
+    return {"method": method, "engine": "transformers", "tokens_per_s": median(rates), **place, **ratios}
 
 
 def test_generation_is_five_times_as_fast_as_generate(benchmark: BenchmarkFixture, engine: TransformersEngine) -> None:
@@ -61,10 +67,10 @@ def test_generation_is_five_times_as_fast_as_generate(benchmark: BenchmarkFixtur
         return int((out[:, encoded.input_ids.shape[1] :] != tokenizer.eos_token_id).sum())
 
     fast, slow = interleaved(ours, theirs)
-    benchmark.extra_info |= {"tokens_per_s": median(fast), "generate_tokens_per_s": median(slow)}
     ratio = median([a / b for a, b in zip(fast, slow, strict=True)])
     print(f"\nours {median(fast):,.0f} tokens/s, generate() {median(slow):,.0f}, ratio {ratio:.2f}")
-    benchmark.extra_info["ratio"] = ratio
+    benchmark.extra_info |= ledger_info("base", fast, fast)
+    benchmark.extra_info |= {"generate_tokens_per_s": median(slow), "times_generate": ratio}
     benchmark.pedantic(ours, rounds=3)
     assert ratio >= 5
 
@@ -80,7 +86,7 @@ def test_dexperts_costs_at_most_three_bases_and_a_tenth(
 
     one, three = interleaved(run(base), run(dexperts))
     ratio = median([a / b for a, b in zip(one, three, strict=True)])
-    benchmark.extra_info |= {"ratio": ratio, "tokens_per_s": median(three)}
+    benchmark.extra_info |= ledger_info("dexperts", three, one)
     print(f"\nbase {median(one):,.0f} tokens/s, DExperts {median(three):,.0f}, time ratio {ratio:.2f}")
     benchmark.pedantic(run(dexperts), rounds=3)
     assert ratio <= 3.3

@@ -49,20 +49,28 @@ def line(records: list[OverheadRecord], method: str, cell: Cell) -> OverheadReco
 
 
 @pytest.mark.parametrize("batch_size", SPEC.batch_sizes)
+@pytest.mark.parametrize("new_tokens", SPEC.new_tokens)
 @pytest.mark.parametrize("method", ["g1", "g2", "g3", "dexperts"])
-def test_time_over_the_base(ledger: tuple[list[OverheadRecord], float], method: str, batch_size: int) -> None:
-    """Mixed weights cost what the base costs, to a tenth (a single round's noise); DExperts about three bases.
+def test_time_over_the_base(
+    ledger: tuple[list[OverheadRecord], float], method: str, new_tokens: int, batch_size: int
+) -> None:
+    """Mixed weights cost what the base costs, within what base against base shows; DExperts about three bases.
 
     More than three where one model fits the cache and three do not.
     """
-    found = line(ledger[0], method, (batch_size, SPEC.new_tokens[0]))
-    print(f"\n{method}, batch {batch_size}: {found.ratio_to_base:.3f} [{found.ratio_low:.3f}, {found.ratio_high:.3f}]")
+    found = line(ledger[0], method, (batch_size, new_tokens))
+    low, high = found.details["floor"]
+    print(
+        f"\n{method}, batch {batch_size}, {new_tokens} tokens: {found.ratio_to_base:.3f} "
+        f"[{found.ratio_low:.3f}, {found.ratio_high:.3f}], floor {low:.3f} to {high:.3f}, {found.n_rounds} rounds"
+    )
     if found.details["busy"]:
         pytest.skip(f"the machine is busy: {found.details['others_cores']} cores used by others")
+    assert found.ratio_to_base is not None
     if method == "dexperts":
-        assert found.ratio_to_base is not None and 1.5 < found.ratio_to_base < 4.5
+        assert 1.5 < found.ratio_to_base < 4.5
     else:
-        assert found.ratio_to_base is not None and abs(found.ratio_to_base - 1) < 0.1
+        assert low <= found.ratio_to_base <= high
 
 
 def test_the_mini_suite_takes_less_than_three_minutes(ledger: tuple[list[OverheadRecord], float]) -> None:
