@@ -105,6 +105,7 @@ def merge(a: Board, b: Board) -> Board:
         runs=(*a.runs, *b.runs),
         parity=(*a.parity, *b.parity),
         overhead=(*a.overhead, *_new_overhead(a.overhead, b.overhead)),
+        overhead_elsewhere={**b.overhead_elsewhere, **a.overhead_elsewhere},
         mixtures={**a.mixtures, **{index[i]: m for i, m in b.mixtures.items() if i in index}},
         per_prompt=_join(a, b, new),
         n_completions=a.n_completions + _new_share(b, new),

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from leaderboard.query import Board
 from leaderboard.rank import Derived
 
 SHOWN = "time_per_output_token_s"
@@ -31,16 +32,36 @@ class Cost:
 
 @dataclass(frozen=True)
 class Cell:
-    """One batch size and output length; `busy` where other programs used the machine while it was timed."""
+    """One batch size and output length, with the noise floor: base over base, low and high.
+
+    `busy` says how much other programs used the machine while it was timed; None on a quiet one.
+    """
 
     batch_size: int
     new_tokens: int
-    busy: bool
+    floor: Sequence[float] | None
+    busy: str | None
     costs: tuple[Cost, ...]
 
     @property
     def widest(self) -> float:
         return max((c.ratio.high or c.ratio.value or 0.0 for c in self.costs), default=0.0)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What the page shows of one engine."""
+
+    engine: str
+    cells: Sequence["Cell"]
+    scaling: Sequence["Scaling"]
+    switches: Sequence[tuple[str, list[float | None]]]
+
+
+def ledgers(board: Board) -> list[Ledger]:
+    """The board's engine first, then others on which the suite was timed."""
+    found = {board.engine: board.overhead, **dict(sorted(board.overhead_elsewhere.items()))}
+    return [Ledger(engine, cells(lines), scaling(lines), once(lines)) for engine, lines in found.items()]
 
 
 def cells(lines: Sequence[Mapping[str, Any]]) -> list[Cell]:
@@ -51,12 +72,21 @@ def cells(lines: Sequence[Mapping[str, Any]]) -> list[Cell]:
 
 def _cell(lines: Sequence[Mapping[str, Any]]) -> Cell:
     methods = dict.fromkeys(line["method"] for line in lines)
+    timed = next(line for line in lines if line["metric"] == SHOWN)
     return Cell(
         batch_size=lines[0]["batch_size"],
         new_tokens=lines[0]["new_tokens"],
-        busy=any(line["busy"] for line in lines),
+        floor=timed["floor"],
+        busy=_load(timed) if timed["busy"] else None,
         costs=tuple(_cost(method, [x for x in lines if x["method"] == method]) for method in methods),
     )
+
+
+def _load(line: Mapping[str, Any]) -> str:
+    before, others = (
+        "unknown" if line[key] is None else f"{line[key]:.1f}" for key in ("load_average", "others_cores")
+    )
+    return f"load before: {before}; cores that others took meanwhile: {others}"
 
 
 def _cost(method: str, lines: Sequence[Mapping[str, Any]]) -> Cost:

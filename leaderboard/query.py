@@ -148,6 +148,7 @@ class Board:
     rows: tuple[tuple[Any, ...], ...]  # the view's rows as they are
     runs: tuple[Run, ...]
     overhead: tuple[Mapping[str, Any], ...]
+    overhead_elsewhere: Mapping[str, tuple[Mapping[str, Any], ...]]  # the suite's ledgers on other engines
     mixtures: Mapping[int, Mapping[str, Any]]
     per_prompt: Mapping[str, PerPrompt] = field(default_factory=dict)
     n_completions: int = 0
@@ -224,6 +225,7 @@ def _read_board(
         rows=rows,
         runs=_runs(store, name, suite_id, engine),
         overhead=_overhead(store, suite, engine),
+        overhead_elsewhere={other: _overhead(store, suite, other) for other in _timed_on(store, suite) - {engine}},
         mixtures=mixtures,
         per_prompt=_per_prompt(store, places, suite_id, engine, metrics),
         n_completions=_count_completions(store, suite_id, engine),
@@ -368,8 +370,18 @@ def _parity(store: Store, suite_id: int) -> tuple[dict[str, Any], ...]:
     return tuple({"passed": bool(passed), **json.loads(report)} for passed, report in found)
 
 
+NOISE = ("busy", "load_average", "others_cores", "within_floor", "floor")
+
+
+def _timed_on(store: Store, suite: str) -> set[str]:
+    """Engines with a ledger of their own; what was only imported has no time a token."""
+    return {row[0] for row in store.db.execute(
+        "SELECT engine FROM overhead WHERE suite = ? AND metric = 'time_per_output_token_s'", [suite]
+    )}  # fmt: skip
+
+
 def _overhead(store: Store, suite: str, engine: str) -> tuple[dict[str, Any], ...]:
-    """The view's lines, each with `busy` and `within_floor` from the record's details."""
+    """The view's lines, each with what the record's details say of the noise and the load."""
     cursor = store.db.execute("SELECT * FROM overhead WHERE suite = ? AND engine = ?", [suite, engine])
     names = [column[0] for column in cursor.description]
     lines = [dict(zip(names, row, strict=True)) for row in cursor]
@@ -381,7 +393,7 @@ def _overhead(store: Store, suite: str, engine: str) -> tuple[dict[str, Any], ..
     details = {tuple(row[:4]): json.loads(row[4]) for row in noted}
     for line in lines:
         found = details.get((line["method"], line["batch_size"], line["new_tokens"], line["metric"]), {})
-        line |= {key: found.get(key) for key in ("busy", "within_floor")}
+        line |= {key: found.get(key) for key in NOISE}
     return tuple(lines)
 
 

@@ -11,7 +11,6 @@ from leaderboard.merge import load_boards
 from leaderboard.query import Board, open_stores
 from leaderboard.rank import Derived, Row, find_series, rank, steering
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 COLUMNS = ("sentiment", "perplexity", "acceptability", "distinct_2")
 
 
@@ -20,7 +19,7 @@ def main(arguments: list[str]) -> int:
     try:
         with open_stores([database]) as stores:
             (board, *_) = load_boards(stores, [database])
-            spliced = splice(document.read_text(encoding="utf-8"), table(board))
+            spliced = splice(document.read_text(encoding="utf-8"), table(board), "results")
     except (UserError, OSError) as error:
         print(f"leaderboard.readme: {error}", file=sys.stderr)
         return 2
@@ -28,13 +27,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def splice(document: str, content: str) -> str:
-    """The document with `content` between its markers.  Raises UserError where it has none."""
-    before, found, rest = document.partition(BEGIN)
-    _, closed, after = rest.partition(END)
+def splice(document: str, content: str, name: str) -> str:
+    """The document with `content` between the markers of this name.  Raises UserError where it has none."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, found, rest = document.partition(begin)
+    _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise UserError(f"expected the markers {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{content}\n{END}{after}"
+        raise UserError(f"expected the markers {begin} and {end}")
+    return f"{before}{begin}\n{content}\n{end}{after}"
 
 
 def table(board: Board) -> str:

@@ -130,12 +130,7 @@ def board_files(
             **common, page="protocols", lens=protocols.look(board, series), price=PRICE
         ),
         f"{folder}overhead.html": env.get_template("overhead.html").render(
-            **common,
-            page="overhead",
-            cells=overhead.cells(board.overhead),
-            switches=overhead.once(board.overhead),
-            details=overhead.DETAILS,
-            scaling=overhead.scaling(board.overhead),
+            **common, page="overhead", details=overhead.DETAILS, ledgers=overhead.ledgers(board)
         ),
         f"{folder}paper.html": env.get_template("paper.html").render(
             **common, page="paper", figures=drawn, data=paper.page_data(drawn, (ALL, *board.sets))

@@ -306,7 +306,9 @@ def test_every_subject_follows_every_other() -> None:
     ledger = timed(engine, clock, spec, SLOW, DEXPERTS)
     others = [s.recipe for s in ledger.subjects[1:]]
     length = len(others) + 2
-    rounds = [engine.served[i : i + length] for i in range(len(engine.served) - 30 * length, len(engine.served), length)]
+    rounds = [
+        engine.served[i : i + length] for i in range(len(engine.served) - 30 * length, len(engine.served), length)
+    ]
     assert all(r[0] == r[-1] == ledger.subjects[0].recipe for r in rounds)  # A ... A
     assert all(sorted(map(str, r[1:-1])) == sorted(map(str, others)) for r in rounds)  # each once
     firsts = {str(r[1]) for r in rounds}
@@ -495,7 +497,9 @@ def test_the_speed_tests_of_generation_join_the_ledger(suite: Path, tmp_path: Pa
         "from test_generation import *\n"
     )
     options = ["-q", "-n", "0", "-p", "no:cacheprovider", "--benchmark-json", file]
-    done = subprocess.run([sys.executable, "-m", "pytest", small, *options], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", small, *options], capture_output=True, text=True, check=False
+    )
     assert file.is_file(), done.stdout
     lerpbench("overhead", suite, "--db", tmp_path / "r.db", "--import-benchmark", file)
     store = Store.open(tmp_path / "r.db")

@@ -1,23 +1,32 @@
 """The overhead page's tables and curves follow from the ledger's lines."""
 
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
-from leaderboard.overhead import MODEL, SHOWN, cells, once, scaling
+from toyboard import MakeDatabase, make_suite
+
+from bench.schema import OverheadRecord
+from bench.store import Store
+from leaderboard import render
+from leaderboard.overhead import MODEL, SHOWN, cells, ledgers, once, scaling
+from leaderboard.query import read_boards
 
 
 def line(
     method: str, batch_size: int, metric: str, value: float, ratio: float | None = None, **more: Any
 ) -> dict[str, Any]:
     found = {"method": method, "batch_size": batch_size, "new_tokens": 32 if batch_size else 0, "metric": metric}
-    interval = {"ratio_low": ratio, "ratio_high": ratio, "n_rounds": 10, "busy": False, "within_floor": False}
-    return found | {"value": value, "ratio_to_base": ratio} | interval | more
+    interval = {"ratio_low": ratio, "ratio_high": ratio, "n_rounds": 10}
+    noise = {"busy": False, "within_floor": False, "floor": [0.95, 1.05], "load_average": 2.54, "others_cores": 0.3}
+    return found | {"value": value, "ratio_to_base": ratio} | interval | noise | more
 
 
 LINES = [
     line("base", 1, SHOWN, 0.002, 1.0),
-    line("base", 8, SHOWN, 0.004, 1.0),
+    line("base", 8, SHOWN, 0.004, 1.0, busy=True),
     line("dexperts", 1, SHOWN, 0.006, 3.0),
-    line("dexperts", 8, SHOWN, 0.010, 2.5, busy=True),
+    line("dexperts", 8, SHOWN, 0.010, 2.5),
     line("dexperts", 8, "peak_memory_bytes", 3 * 2**20),
     line("dexperts", 1, MODEL, 0.001, 3.0),
     line("dexperts", 8, MODEL, 0.001, 3.0),
@@ -28,7 +37,8 @@ LINES = [
 
 def test_a_cell_holds_one_batch_size_in_the_shown_units() -> None:
     first, second = cells(LINES)
-    assert (first.batch_size, first.busy, second.batch_size, second.busy) == (1, False, 8, True)
+    assert (first.batch_size, first.busy, first.floor) == (1, None, [0.95, 1.05])
+    assert (second.batch_size, second.busy) == (8, "load before: 2.5; cores that others took meanwhile: 0.3")
     dexperts = next(cost for cost in second.costs if cost.method == "dexperts")
     assert dexperts.ratio.value == 2.5
     assert dexperts.details[SHOWN] == 10  # 0.010 s in ms
@@ -50,3 +60,24 @@ def test_what_happens_once_is_in_milliseconds() -> None:
 
 def test_nothing_timed_is_nothing_shown() -> None:
     assert cells([]) == [] and scaling([]) == [] and once([]) == []
+
+
+def test_ledgers_of_other_engines_follow_the_board_s_own(make_database: MakeDatabase, tmp_path: Path) -> None:
+    """Points on transformers only; timed there at batch 1 and, without a point of its own, on vLLM at batch 8."""
+    path = make_database(make_suite())
+    with closing(Store.open(path)) as store:
+        for engine, metric, batch_size in (
+            ("vllm", SHOWN, 8), ("transformers", SHOWN, 1), ("pytest-benchmark", "call_s", 2),
+        ):  # fmt: skip
+            record = OverheadRecord(
+                method="base", batch_size=batch_size, new_tokens=8, metric=metric, value=0.1, n_rounds=3,
+                details={"floor": [0.9, 1.1]},
+            )  # fmt: skip
+            store.add_overhead(1, engine, [record], 1, replace=False)
+        (board,) = read_boards(store, 0, "toy.db")
+    found = [(ledger.engine, [cell.batch_size for cell in ledger.cells]) for ledger in ledgers(board)]
+    assert found == [("transformers", [1]), ("vllm", [8])]
+    render([path], tmp_path)
+    page = (tmp_path / "overhead.html").read_text()
+    assert '<h2 id="batch-1-8">Batch 1' in page and '<h2 id="vllm-batch-8-8">Engine vllm: Batch 8' in page
+    assert "base over base 0.900 to 1.100" in page
