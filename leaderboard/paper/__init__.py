@@ -6,8 +6,9 @@ from typing import Any
 from leaderboard.paper.basins import between_basins, weight_distance
 from leaderboard.paper.cast import cast
 from leaderboard.paper.figure import Figure
+from leaderboard.paper.layout import compose
 from leaderboard.paper.lazy import linearity
-from leaderboard.paper.panel import Panel, compose
+from leaderboard.paper.panel import Panel
 from leaderboard.paper.plane import held_out_loss, sentiment_and_perplexity
 from leaderboard.paper.sweeps import along_the_line, line_against_push, push_against_ensemble
 from leaderboard.paper.words import next_word

@@ -12,7 +12,8 @@ from typing import Any
 from bench.schema import UserError
 from leaderboard.paper import paper_figures
 from leaderboard.paper.figure import Figure
-from leaderboard.paper.panel import Panel, compose
+from leaderboard.paper.layout import compose
+from leaderboard.paper.panel import Panel
 from leaderboard.query import ALL, Board
 from leaderboard.rank import find_series
 

@@ -29,7 +29,7 @@ def site(toy_site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ready(chromium: Browser, page: str) -> None:
     chromium.wait("document.readyState === 'complete'")
     if page == "index":
-        chromium.wait("document.querySelectorAll('.js-plotly-plot').length >= 10")
+        chromium.wait("document.querySelectorAll('.js-plotly-plot').length >= 6")
     if page == "completions":
         chromium.wait("document.querySelectorAll('.text').length > 0")
 
