@@ -74,46 +74,57 @@ def rank_at_targets(
     control = board.per_prompt.get(CONTROL)
     if control is None or control.rows(prompts).sum() < 4:
         return [], []
-    up = [_target(board, series, prompts, value, up=True) for value in targets]
-    down = [_target(board, series, prompts, round(1 - value, 12), up=False) for value in targets]
+    half = choosing_half(board, prompts)
+    up = [_target(board, series, prompts, half, value, up=True) for value in targets]
+    down = [_target(board, series, prompts, half, round(1 - value, 12), up=False) for value in targets]
     return up, down
 
 
-def _target(board: Board, series: Sequence[Series], prompts: str, value: float, *, up: bool) -> Target:
-    found = []
-    for s in series:
-        setting = choose(board, s, prompts, value, up=up)
-        if setting is None:
-            reason = "not reached by a measured setting" if s.kind != "point" else "not reached"
-            found.append(Reached(s, None, reason))
-        else:
-            found.append(Reached(s, setting, metrics=tuple(_report(board, setting, prompts))))
-    found.sort(key=_price)
-    return Target(value, tuple(_with_differences(board, found, prompts)))
+def _target(board: Board, series: Sequence[Series], prompts: str, half: "Half", value: float, *, up: bool) -> Target:
+    chosen = [(s, choose(board, s, half, value, up=up)) for s in series]
+    reached = [(s, setting) for s, setting in chosen if setting is not None]
+    reports = _reports(board, [setting for _, setting in reached], prompts)
+    rows = [Reached(s, setting, metrics=report) for (s, setting), report in zip(reached, reports, strict=True)]
+    missed = [Reached(s, None, "not reached by a measured setting") for s, setting in chosen if setting is None]
+    return Target(value, tuple(_with_differences(board, [*sorted(rows, key=_price), *missed], prompts)))
 
 
-def _price(row: Reached) -> tuple[bool, float]:
+def _price(row: Reached) -> float:
     cost = row.by_metric.get(COST)
-    return row.setting is None, np.inf if cost is None or cost.value is None else cost.value
+    return np.inf if cost is None or cost.value is None else cost.value
 
 
-def choose(board: Board, series: Series, prompts: str, target: float, *, up: bool) -> Setting | None:
+@dataclass(frozen=True)
+class Half:
+    """Every place on the half that chooses: strength, and log perplexity, zeros where that is not stored; (places,)."""
+
+    strength: Floats
+    price: Floats
+
+
+def choosing_half(board: Board, prompts: str = ALL) -> Half:
+    control, cost = board.per_prompt[CONTROL], board.per_prompt.get(COST)
+    choosing, _ = halves(control, prompts)
+    weights = choosing[None, :].astype(np.float64)
+    if cost is None or len(cost.sets) != len(choosing):
+        return Half(control.values(weights)[0], np.zeros(len(board.places)))
+    return Half(control.values(weights)[0], np.nan_to_num(np.log(cost.values(weights)[0]), nan=np.inf))
+
+
+def choose(board: Board, series: Series, half: Half, target: float, *, up: bool) -> Setting | None:
     """The cheapest setting that reaches the target on the choosing half.
 
     A curve is linear between measured neighbours, and the target is met where it crosses; a plane or a single model has
     only its measured places.  Cheapest: lowest perplexity, interpolated likewise.
     """
-    sums = board.per_prompt[CONTROL]
-    choosing, _ = halves(sums, prompts)
-    strength = sums.values(choosing[None, :].astype(np.float64))[0]
-    price = _prices(board, choosing)
+    strength = half.strength
     places = [i for i in series.places if np.isfinite(strength[i])]
     if series.kind == "curve":
         found = _crossings(board, series, places, strength, target)
     else:
         met = [i for i in places if (strength[i] >= target if up else strength[i] <= target)]
         found = [Setting(i, i, 0.0, inside(board, i), board.places[i].models_per_token) for i in met]
-    return min(found, key=lambda s: _at(price, s), default=None)
+    return min(found, key=lambda s: _at(half.price, s), default=None)
 
 
 def _at(values: Floats, setting: Setting) -> float:
@@ -121,14 +132,6 @@ def _at(values: Floats, setting: Setting) -> float:
     if setting.share == 0:
         return float(values[setting.left])
     return float((1 - setting.share) * values[setting.left] + setting.share * values[setting.right])
-
-
-def _prices(board: Board, choosing: NDArray[np.bool_]) -> Floats:
-    """Log perplexity of every place on the choosing half; zeros where perplexity is not stored."""
-    sums = board.per_prompt.get(COST)
-    if sums is None or len(sums.sets) != len(choosing):
-        return np.zeros(len(board.places))
-    return np.asarray(np.nan_to_num(np.log(sums.values(choosing[None, :].astype(np.float64))[0]), nan=np.inf))
 
 
 def inside(board: Board, place: int) -> str:
@@ -171,14 +174,15 @@ def derived(value: float, drawn: Floats, n: int) -> Derived:
     return Derived(float(value) if np.isfinite(value) else None, *finite_interval(drawn), n)
 
 
-def _report(board: Board, setting: Setting, prompts: str) -> list[tuple[str, Derived]]:
-    found = []
-    for metric in REPORTED:
+def _reports(board: Board, settings: Sequence[Setting], prompts: str) -> list[tuple[tuple[str, Derived], ...]]:
+    """For each setting (metric, estimate on the half that did not choose)."""
+    columns = []
+    for metric in REPORTED if settings else ():
         sums = board.per_prompt.get(metric)
         if sums is not None:
-            values, drawn, n = measure(sums, [setting], halves(sums, prompts)[1])
-            found.append((metric, derived(values[0], drawn[:, 0], n)))
-    return found
+            values, drawn, n = measure(sums, settings, halves(sums, prompts)[1])
+            columns.append([(metric, derived(values[k], drawn[:, k], n)) for k in range(len(settings))])
+    return [tuple(row) for row in zip(*columns, strict=True)]
 
 
 def _with_differences(board: Board, rows: Sequence[Reached], prompts: str) -> list[Reached]:

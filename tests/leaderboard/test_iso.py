@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from toyboard import PROMPTS
 
-from leaderboard.iso import Setting, choose, halves, rank_at_targets
-from leaderboard.query import ALL, Board, PerPrompt, open_stores, read_boards
+from leaderboard.iso import Setting, choose, choosing_half, halves, rank_at_targets
+from leaderboard.query import Board, PerPrompt, open_stores, read_boards
 from leaderboard.rank import Series, find_series
 
 
@@ -32,6 +32,10 @@ def with_values(board: Board, metric: str, values: dict[int, float], transform: 
     return replace(board, per_prompt={**board.per_prompt, metric: sums})
 
 
+def cheapest(board: Board, series: Series, target: float, *, up: bool = True) -> Setting | None:
+    return choose(board, series, choosing_half(board), target, up=up)
+
+
 def test_halves_split_every_set(board: Board) -> None:
     sums = board.per_prompt["sentiment"]
     choosing, reporting = halves(sums)
@@ -45,7 +49,7 @@ def test_crossing_by_hand(board: Board) -> None:
     """Sentiment 0.5 at alpha 0, 0.9 at alpha 0.5: 0.7 is met half way, at alpha 0.25."""
     g2 = series_of(board, "g2")
     at = dict(zip(g2.places, (0.1, 0.3, 0.5, 0.9, 0.95), strict=True))
-    setting = choose(with_values(board, "sentiment", at), g2, ALL, 0.7, up=True)
+    setting = cheapest(with_values(board, "sentiment", at), g2, 0.7)
     assert setting is not None
     assert (setting.left, setting.right) == (g2.places[2], g2.places[3])
     assert setting.share == pytest.approx(0.5)
@@ -57,20 +61,20 @@ def test_the_cheapest_crossing_is_taken(board: Board) -> None:
     g2 = series_of(board, "g2")
     made = with_values(board, "sentiment", dict(zip(g2.places, (0.5, 0.9, 0.5, 0.9, 0.95), strict=True)))
     made = with_values(made, "perplexity", dict(zip(g2.places, (90.0, 80.0, 30.0, 10.0, 10.0), strict=True)), "exp")
-    setting = choose(made, g2, ALL, 0.7, up=True)
+    setting = cheapest(made, g2, 0.7)
     assert setting is not None and setting.left == g2.places[2]
 
 
 def test_nothing_is_extrapolated(board: Board) -> None:
     g2 = series_of(board, "g2")
     made = with_values(board, "sentiment", dict(zip(g2.places, (0.1, 0.3, 0.5, 0.6, 0.65), strict=True)))
-    assert choose(made, g2, ALL, 0.7, up=True) is None
-    assert choose(made, g2, ALL, 0.05, up=False) is None
+    assert cheapest(made, g2, 0.7) is None
+    assert cheapest(made, g2, 0.05, up=False) is None
 
 
 def test_a_plane_has_only_its_measured_places(board: Board) -> None:
     g3 = series_of(board, "g3")
-    setting = choose(board, g3, ALL, 0.7, up=True)
+    setting = cheapest(board, g3, 0.7)
     assert setting is not None and setting.left == setting.right and setting.share == 0
 
 
@@ -90,7 +94,7 @@ def test_targets_and_reports(board: Board) -> None:
 
 def test_dexperts_between_base_and_three_models_costs_three(board: Board) -> None:
     """DExperts at alpha 0 is the base alone, but any alpha beside it runs all three."""
-    setting = choose(board, series_of(board, "dexperts"), ALL, 0.6, up=True)
+    setting = cheapest(board, series_of(board, "dexperts"), 0.6)
     assert isinstance(setting, Setting) and setting.models == 3
 
 
@@ -99,3 +103,12 @@ def test_no_statistics_no_ranking(board: Board) -> None:
     few: PerPrompt = board.per_prompt["sentiment"]
     one = replace(few, sets=few.sets[:1], numerators=few.numerators[:, :1], denominators=few.denominators[:, :1])
     assert rank_at_targets(replace(board, per_prompt={"sentiment": one}), find_series(board)) == ([], [])
+
+
+def test_a_setting_without_a_price_is_not_the_cheapest(board: Board) -> None:
+    """Two places of a plane reach 0.7; the first was not judged by perplexity."""
+    g3 = series_of(board, "g3")
+    made = with_values(board, "sentiment", dict.fromkeys(g3.places[:2], 0.9))
+    made = with_values(made, "perplexity", {g3.places[1]: 10.0}, "exp")
+    setting = cheapest(made, g3, 0.7)
+    assert setting is not None and setting.left == g3.places[1]
