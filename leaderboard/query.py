@@ -224,8 +224,10 @@ def _read_board(
         results=results,
         rows=rows,
         runs=_runs(store, name, suite_id, engine),
-        overhead=_overhead(store, suite, engine),
-        overhead_elsewhere={other: _overhead(store, suite, other) for other in _timed_on(store, suite) - {engine}},
+        overhead=_overhead(store, suite_id, engine),
+        overhead_elsewhere={
+            other: _overhead(store, suite_id, other) for other in _timed_on(store, suite_id) - {engine}
+        },
         mixtures=mixtures,
         per_prompt=_per_prompt(store, places, suite_id, engine, metrics),
         n_completions=_count_completions(store, suite_id, engine),
@@ -373,28 +375,20 @@ def _parity(store: Store, suite_id: int) -> tuple[dict[str, Any], ...]:
 NOISE = ("busy", "load_average", "others_cores", "within_floor", "floor")
 
 
-def _timed_on(store: Store, suite: str) -> set[str]:
+def _timed_on(store: Store, suite_id: int) -> set[str]:
     """Engines with a ledger of their own; what was only imported has no time a token."""
-    return {row[0] for row in store.db.execute(
-        "SELECT engine FROM overhead WHERE suite = ? AND metric = 'time_per_output_token_s'", [suite]
-    )}  # fmt: skip
-
-
-def _overhead(store: Store, suite: str, engine: str) -> tuple[dict[str, Any], ...]:
-    """The view's lines, each with what the record's details say of the noise and the load."""
-    cursor = store.db.execute("SELECT * FROM overhead WHERE suite = ? AND engine = ?", [suite, engine])
-    names = [column[0] for column in cursor.description]
-    lines = [dict(zip(names, row, strict=True)) for row in cursor]
-    noted = store.db.execute(
-        "SELECT method, batch_size, new_tokens, metric, details FROM overhead_records "
-        "JOIN suites ON suites.id = suite_id WHERE suites.name = ? AND engine = ?",
-        [suite, engine],
+    found = store.db.execute(
+        "SELECT engine FROM overhead_records WHERE suite_id = ? AND metric = 'time_per_output_token_s'", [suite_id]
     )
-    details = {tuple(row[:4]): json.loads(row[4]) for row in noted}
-    for line in lines:
-        found = details.get((line["method"], line["batch_size"], line["new_tokens"], line["metric"]), {})
-        line |= {key: found.get(key) for key in NOISE}
-    return tuple(lines)
+    return {row[0] for row in found}
+
+
+def _overhead(store: Store, suite_id: int, engine: str) -> tuple[dict[str, Any], ...]:
+    """The view's columns in the order they were timed, each line with what its details say of noise and load."""
+    return tuple(
+        record.model_dump(exclude={"details"}) | {key: record.details.get(key) for key in NOISE}
+        for record in store.overhead_records(suite_id, engine)
+    )
 
 
 CORE = ("sentiment", "fraction_positive", "perplexity", "perplexity_dexperts", "acceptability", "distinct_1_dexperts",

@@ -69,14 +69,18 @@ def test_ledgers_of_other_engines_follow_the_board_s_own(make_database: MakeData
         for engine, metric, batch_size in (
             ("vllm", SHOWN, 8), ("transformers", SHOWN, 1), ("pytest-benchmark", "call_s", 2),
         ):  # fmt: skip
-            record = OverheadRecord(
-                method="base", batch_size=batch_size, new_tokens=8, metric=metric, value=0.1, n_rounds=3,
-                details={"floor": [0.9, 1.1]},
-            )  # fmt: skip
-            store.add_overhead(1, engine, [record], 1, replace=False)
+            records = [
+                OverheadRecord(
+                    method=method, batch_size=batch_size, new_tokens=8, metric=metric, value=0.1, n_rounds=3,
+                    details={"floor": [0.9, 1.1]},
+                )
+                for method in ("base", "antiexpert")  # as timed, not as sorted
+            ]  # fmt: skip
+            store.add_overhead(1, engine, records, 1, replace=False)
         (board,) = read_boards(store, 0, "toy.db")
     found = [(ledger.engine, [cell.batch_size for cell in ledger.cells]) for ledger in ledgers(board)]
     assert found == [("transformers", [1]), ("vllm", [8])]
+    assert [cost.method for cost in ledgers(board)[1].cells[0].costs] == ["base", "antiexpert"]
     render([path], tmp_path)
     page = (tmp_path / "overhead.html").read_text()
     assert '<h2 id="batch-1-8">Batch 1' in page and '<h2 id="vllm-batch-8-8">Engine vllm: Batch 8' in page
