@@ -4,6 +4,7 @@ What is stored already is found by its content key and never made again, whichev
 """
 
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,11 @@ class NamedEvaluator:
     @property
     def options(self) -> dict[str, Any]:
         return self.evaluator.model_dump(mode="json")
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it comes with a plugin."""
+        return type(self.evaluator).__module__.partition(".")[0] != "evaluators"
 
     def key(self, subject: str) -> str:
         return plan.evaluation_key(subject, self.name, self.evaluator.version, self.options, self.data)
@@ -252,6 +258,7 @@ class Run:
         self.environment_id = environment_id
         self.reporter = reporter
         self.suite_id = store.suite(work.suite)
+        self.broken: dict[str, list[str]] = {}  # a plugin's evaluator -> what broke, point by point
         self._placed = self._place()
 
     def execute(self, engine_factory: EngineFactory, judges: Judges, stages: Collection[Stage] = ALL_STAGES) -> None:
@@ -338,17 +345,21 @@ class Run:
         planned = self.work.planned[position]
         recipe = planned.point.recipe
         _, mixture_id = self._placed[position]
-        beside = [answers.beside(item, recipe) for item in probes]
+        asking: list[tuple[NamedEvaluator, list[NDArray[np.float32]]]] = []
+        for item in probes:
+            with self._apart(item, planned.point):
+                asking.append((item, answers.beside(item, recipe)))
         model = engine.serve(recipe)
         share = engine.survived_update() if recipe.space == "weights" else None
         if share is not None:
             self.store.set_survived_update(mixture_id, share)
         if generate:
             self._generate(model, planned, mixture_id, advance)
-        for item, others in zip(probes, beside, strict=True):
-            started = time.perf_counter()
-            judgement = probed(item.evaluator, model, recipe, others)
-            self._save(item, planned.mixture, mixture_id, None, judgement, (), time.perf_counter() - started)
+        for item, beside in asking:
+            with self._apart(item, planned.point):
+                started = time.perf_counter()
+                judgement = probed(item.evaluator, model, recipe, beside)
+                self._save(item, planned.mixture, mixture_id, None, judgement, (), time.perf_counter() - started)
 
     def _generate(self, model: ServedModel, planned: PlannedPoint, mixture_id: int, advance: Advance) -> None:
         started = time.perf_counter()
@@ -360,6 +371,18 @@ class Run:
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ verdicts
+
+    @contextmanager
+    def _apart(self, item: NamedEvaluator, point: Point) -> Iterator[None]:
+        """What breaks in a plugin's evaluator is kept for the end and stops nothing else; our own bugs stop the run."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, UserError) or not item.foreign:
+                raise
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.broken.setdefault(item.name, []).append(f"{point.label}: {what} ({place.filename}:{place.lineno})")
 
     def _judge(self, item: NamedEvaluator, evaluator: TextEvaluator, judges: Judges) -> None:
         """Let one evaluator judge every stored generation of the suite that it has not judged."""
@@ -373,23 +396,25 @@ class Run:
         with self.reporter.task(f"Judging {item.name}", len(todo) * self.work.completions_per_point) as advance:
             for generation, (position, generation_id) in todo.items():
                 samples = Samples(*self.store.generated(generation_id))
-                started = time.perf_counter()
-                judgement = evaluator.judge(samples, judges, advance)
-                duration = time.perf_counter() - started
                 mixture_id = self._placed[position][1]
-                self._save(item, generation, mixture_id, generation_id, judgement, samples.prompts, duration)
+                with self._apart(item, self.work.planned[position].point):
+                    started = time.perf_counter()
+                    judgement = evaluator.judge(samples, judges, advance)
+                    duration = time.perf_counter() - started
+                    self._save(item, generation, mixture_id, generation_id, judgement, samples.prompts, duration)
 
     def _compare(self, item: NamedEvaluator, evaluator: CheckpointEvaluator) -> None:
         """Compare the checkpoints once, in a run that has the suite's first point: the verdict stands there."""
         planned = self.work.planned[0]
         if not planned.first or self.store.evaluation_id(item.key(planned.checkpoints)) is not None:
             return
-        started = time.perf_counter()
         with self.reporter.task(f"Comparing checkpoints: {item.name}", 1) as advance:
-            judgement = evaluator.compare(self.work.checkpoints)
+            with self._apart(item, planned.point):
+                started = time.perf_counter()
+                judgement = evaluator.compare(self.work.checkpoints)
+                _, mixture_id = self._placed[0]
+                self._save(item, planned.checkpoints, mixture_id, None, judgement, (), time.perf_counter() - started)
             advance(1)
-        _, mixture_id = self._placed[0]
-        self._save(item, planned.checkpoints, mixture_id, None, judgement, (), time.perf_counter() - started)
 
     def _save(
         self,

@@ -81,7 +81,7 @@ class Registry(Generic[T]):
         module, _, attribute = path.partition(":")
         try:
             loaded = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # a plugin may fail in any way; it must not take the rest down
+        except (Exception, SystemExit) as error:  # a plugin may fail in any way; it must not take the rest down
             if name in self._paths:
                 raise
             reason = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -41,8 +41,8 @@ class Linearity(ContrastEvaluator):
         kl = "KL(weights mixture || logits mixture of the same coefficients) of the next token, mean over contexts"
         overlap = f"probability that the top-{self.top_p:g} nuclei of both mixtures, renormalised, have in common"
         return (
-            self.metric("kl_weights_logits", "lower", "nats per position", kl),
-            self.metric("nucleus_overlap", "higher", "share of mass", overlap),
+            self.metric("kl_weights_logits", "neutral", "nats", kl),
+            self.metric("nucleus_overlap", "neutral", "share", overlap),
         )
 
     def data_digests(self) -> list[str]:

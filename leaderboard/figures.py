@@ -27,8 +27,8 @@ TITLES = {
     "distinct_3_dexperts": "Distinct-3, as in DExperts",
     "nll_positive": "NLL of positive sentences",
     "nll_negative": "NLL of negative sentences",
-    "kl_weights_logits": "KL, weights to logits mixture",
-    "nucleus_overlap": "Nucleus overlap, weights and logits",
+    "kl_weights_logits": "KL, weights from logits",
+    "nucleus_overlap": "Nucleus overlap",
 }
 CURVES = (
     ("sentiment", "Sentiment", ("sentiment", "fraction_positive")),

@@ -1,6 +1,6 @@
 """Commands that generate and judge: run, generate, evaluate, and plan before them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from bench.cli.common import (
 )
 from bench.cli.publishing import render
 from bench.cli.timing import time_overhead
+from bench.schema import UserError
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -44,10 +45,11 @@ def run(
     """Generate, judge and render a suite; what is stored already is not made again."""
     require_folder(site)
     work = prepared(loaded(suite), engine, only, limit_prompts)
-    execute(work, db, ("generate", "probe", "evaluate"))
+    broken = execute(work, db, ("generate", "probe", "evaluate"))
     if work.suite.overhead is not None and work.complete:
         time_overhead(work, work.suite, db, work.suite.overhead, again=False)
     render([db], site)
+    report(broken)
 
 
 def generate(
@@ -69,7 +71,7 @@ def evaluate(
     limit_prompts: LimitOption = None,
 ) -> None:
     """Judge the stored completions and probe the mixtures; generates nothing."""
-    execute(prepared(loaded(suite), engine, only, limit_prompts), db, ("probe", "evaluate"))
+    report(execute(prepared(loaded(suite), engine, only, limit_prompts), db, ("probe", "evaluate")))
 
 
 def plan(
@@ -104,8 +106,8 @@ def plan(
     out.print(f"to do: {todo * found.completions_per_point:,} completions" if todo else "nothing to generate")
 
 
-def execute(work: "Work", db: Path, stages: Sequence["Stage"]) -> None:
-    """Run stages into the database, with the environment on record."""
+def execute(work: "Work", db: Path, stages: Sequence["Stage"]) -> Mapping[str, Sequence[str]]:
+    """Run stages into the database, with the environment on record.  Returns which plugin's evaluators broke, where."""
     from bench.execute import Run
     from bench.progress import TerminalReporter
     from evaluators.judges import Judges
@@ -119,3 +121,14 @@ def execute(work: "Work", db: Path, stages: Sequence["Stage"]) -> None:
         one_run.execute(opener(work.engine, work, device), Judges(device), stages)
         store.finish_run(run_id)
         out.print(f"results: {db}")
+    return one_run.broken
+
+
+def report(broken: Mapping[str, Sequence[str]]) -> None:
+    """Raise UserError if a plugin's evaluator broke, when all else is done."""
+    told = [
+        f"evaluator {name!r} broke at {places[0]}" + (f", and at {len(places) - 1} more" if len(places) > 1 else "")
+        for name, places in broken.items()
+    ]
+    if told:
+        raise UserError("; ".join(told) + "; all else is stored")
