@@ -14,7 +14,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 import typer
 
-from bench.cli import finetuning, inspecting, publishing, running, timing
+from bench.cli import finetuning, inspecting, publishing, running, submitting, timing
 from bench.schema import UserError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ COMMANDS = {
     "Run a benchmark": (running.run, running.plan, finetuning.finetune, running.generate, running.evaluate),
     "Measure the machinery": (timing.overhead, timing.parity),
     "Read what was measured": (publishing.render, publishing.figures, publishing.compare),
+    "Hand it on": (submitting.submit, submitting.verify),
     "Look around": (inspecting.suites, inspecting.methods, inspecting.evaluators, inspecting.doctor),
 }
 for panel, functions in COMMANDS.items():
