@@ -84,8 +84,14 @@ def test_a_hub_name_without_a_hub_is_refused(suite: Path, tmp_path: Path) -> Non
     refused(lerpbench("plan", suite), "the hub could not give it")
 
 
-def test_the_paper_suite_says_what_it_lacks(tmp_path: Path) -> None:
-    refused(lerpbench("plan", "paper", cwd=tmp_path), "no such file")
+def test_the_paper_suite_says_how_large_it_is_and_what_it_lacks(tmp_path: Path) -> None:
+    """441 points of g3; 250,000 completions x (85 + 4.5 x 30) bytes = 55 MB a mixture."""
+    planned = lerpbench("plan", "paper", cwd=tmp_path)
+    refused(planned, "no such file")
+    assert "│ g3         │ 441    │" in planned.stdout
+    assert "at most 10,000 prompts x 25 samples = 250,000 completions a mixture" in planned.stdout
+    assert "room: at most 26.5 GB" in planned.stdout  # 481 distinct mixtures
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_databases_that_cannot_be_used_stay_as_they_are(tiny_suite: Path, tmp_path: Path) -> None:

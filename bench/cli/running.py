@@ -1,5 +1,6 @@
 """Commands that generate and judge: run, generate, evaluate, and plan before them."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -27,7 +28,7 @@ from bench.cli.common import (
 )
 from bench.cli.publishing import render
 from bench.cli.timing import time_overhead
-from bench.schema import UserError
+from bench.schema import Point, Suite, UserError, canonical_json
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -81,8 +82,7 @@ def plan(
     only: OnlyOption = None,
     limit_prompts: LimitOption = None,
 ) -> None:
-    """What a run would do: points, completions, and what is stored already."""
-    from bench.execute import status
+    """What a run would do: points, completions, time and room, and what is stored already."""
     from bench.plan import plan_points
 
     found_suite = loaded(suite)
@@ -91,19 +91,72 @@ def plan(
     for name in dict.fromkeys(point.method for point in points):
         table.add_row(name, str(sum(point.method == name for point in points)))
     out.print(table)
-    work = prepared(found_suite, engine, only, limit_prompts)
+    try:
+        work = prepared(found_suite, engine, only, limit_prompts)
+    except UserError:  # said last, after what can be known without
+        show_extent(found_suite, points, limit_prompts, db)
+        raise
     with closing(Store.read(db)) if db.exists() else nullcontext() as store:
-        found = status(work, store)
-    todo = found.generations - found.generations_stored
+        show_plan(work, found_suite.name, store, db)
+
+
+def show_extent(suite: Suite, points: Sequence[Point], limit: int | None, db: Path) -> None:
+    """The size of a suite whose models or prompts are not here, from what it says itself."""
+    from bench import forecast
+
+    recipes = {canonical_json(point.recipe.model_dump(mode="json")): point.recipe for point in points}
+    out.print(f"{len(points)} points, {len(recipes)} distinct mixtures")
+    n_prompts = forecast.declared_prompts(list(suite.prompts.values()), limit)
+    if n_prompts is None:
+        out.print("completions: unknown until the prompts are here, or their sets say a limit")
+        return
+    each = n_prompts * suite.sampling.samples
+    total = each * len(recipes)
+    out.print(f"at most {n_prompts:,} prompts x {suite.sampling.samples} samples = {each:,} completions a mixture, "
+              f"{total:,} in all")  # fmt: skip
+    show_room(forecast.bytes_to_do(total, suite.sampling), db)
+    out.print("time: unknown until what is missing is here and a part of it was run")
+
+
+def show_plan(work: "Work", name: str, store: Store | None, db: Path) -> None:
+    """A prepared suite: what is stored, what is to do, and what that will take."""
+    from bench import forecast
+    from bench.execute import status
+
+    found = status(work, store)
+    recipes = {planned.generation: planned.point.recipe for planned in work.planned}
+    todo = [r for key, r in recipes.items() if store is None or store.generation_id(key) is None]
+    each, samples = found.completions_per_point, work.suite.sampling.samples
     out.print(f"{found.points} points, {found.generations} distinct mixtures")
-    samples = work.suite.sampling.samples
-    out.print(
-        f"{len(work.prompts):,} prompts x {samples} samples = {found.completions_per_point:,} completions a mixture, "
-        f"{found.generations * found.completions_per_point:,} in all"
-    )
+    out.print(f"{len(work.prompts):,} prompts x {samples} samples = {each:,} completions a mixture, "
+              f"{found.generations * each:,} in all")  # fmt: skip
     out.print(f"stored: {found.generations_stored} of {found.generations} mixtures' completions, "
               f"{found.evaluations_stored} of {found.evaluations} evaluations")  # fmt: skip
-    out.print(f"to do: {todo * found.completions_per_point:,} completions" if todo else "nothing to generate")
+    if not todo:
+        out.print("nothing to generate")
+        return
+    out.print(f"to do: {len(todo) * each:,} completions")
+    show_room(forecast.bytes_to_do(len(todo) * each, work.suite.sampling), db)
+    rates = None if store is None else forecast.measured_rates(store, name, work.engine)
+    if rates is None:
+        out.print(
+            "time: unknown until a part was run; `lerpbench run` with --limit-prompts 4 --only METHOD makes it known"
+        )
+    else:
+        seconds = forecast.seconds_to_do(todo, each, rates)
+        out.print(f"time: about {forecast.about(seconds)} at the rates of this suite's runs in {db} "
+                  f"({rates.model_tokens_per_s:,.0f} model tokens/s)")  # fmt: skip
+
+
+def show_room(n_bytes: float, db: Path) -> None:
+    """The room that completions will take in a database, against what its disk has."""
+    from bench import forecast
+
+    free = shutil.disk_usage(db.resolve().parent).free
+    out.print(f"room: at most {forecast.megabytes(n_bytes)} with three scores each; "
+              f"{forecast.megabytes(free)} are free where {db} is")  # fmt: skip
+    if n_bytes > free:
+        out.print("WARNING: that does not fit; choose another disk with --db", style="bold red", highlight=False)
 
 
 def execute(work: "Work", db: Path, stages: Sequence["Stage"]) -> Mapping[str, Sequence[str]]:
