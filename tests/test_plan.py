@@ -44,6 +44,21 @@ def test_a_recipe_may_only_name_checkpoints_of_the_suite() -> None:
         plan.plan_points(suite(MethodSpec(name="expert"), checkpoints=("base",)), methods.registry())
 
 
+def test_a_mixture_sweeps_any_checkpoints_by_name_in_both_spaces() -> None:
+    names = ("base", "positive", "formal")
+    sweep = MethodSpec(name="mixture", params={"space": ("weights", "logits"), "positive": (0.5, 1), "formal": (0.25,)})
+    points = plan.plan_points(suite(sweep, checkpoints=names), methods.registry())
+    assert [(p.recipe.space, p.recipe.coefficients) for p in points] == [
+        ("weights", {"base": 0.25, "formal": 0.25, "positive": 0.5}),
+        ("weights", {"base": -0.25, "formal": 0.25, "positive": 1}),
+        ("logits", {"base": 0.25, "formal": 0.25, "positive": 0.5}),
+        ("logits", {"base": -0.25, "formal": 0.25, "positive": 1}),
+    ]
+    assert points[0].label == "mixture(space=weights, positive=0.5, formal=0.25)"
+    with pytest.raises(UserError, match="mixes checkpoint 'formal', which checkpoints lacks; it has base, positive"):
+        plan.plan_points(suite(sweep, checkpoints=names[:2]), methods.registry())
+
+
 def test_keys_follow_bytes_not_names() -> None:
     recipe = Recipe(space="weights", coefficients={"base": 0.5, "expert": 0.5})
     renamed = Recipe(space="weights", coefficients={"left": 0.5, "right": 0.5})

@@ -50,6 +50,12 @@ def test_paths_are_relative_to_the_suite(tmp_path: Path) -> None:
         ("methods: [{g1: {alhpa: 1}}]\n", r"methods\[0\]\.alhpa: unknown key 'alhpa'; did you mean 'alpha'"),
         ("methods: [{base: {alpha: 1}}]\n", r"base takes no parameters"),
         ("methods: [g1]\n", r"methods\[0\]\.alpha: missing"),
+        (
+            "methods: [{mixture: {space: logit, expert: 1}}]\n",
+            r"methods\[0\]\.space: input should be 'weights' or 'logits', got 'logit'",
+        ),
+        ("methods: [{mixture: {expert: high}}]\n", r"methods\[0\]\.expert: expected a number or a list of numbers"),
+        ("methods: [{mixture: {expert: .inf}}]\n", r"methods\[0\]\.expert: input should be a finite number, got inf"),
         ("methods: []\n", r"methods: expected at least one method"),
         ("methods: base\n", r"methods: expected a list, got 'base'"),
         ("methods: [base]\nevaluators: [sentimant]\n", r"unknown evaluator 'sentimant'; did you mean 'sentiment'"),
