@@ -186,7 +186,7 @@ COLUMNS = ("suite", "engine", "method", "params", "prompts", "metric", "value", 
 
 @contextmanager
 def open_stores(paths: Sequence[Path]) -> Iterator[list[Store]]:
-    """The databases, opened; raises UserError for a missing or foreign file, or for none."""
+    """The databases, opened for reading; raises UserError for a missing or foreign file, or for none."""
     if not paths:
         raise UserError("no database given; expected the path of at least one results database")
     with ExitStack() as stack:

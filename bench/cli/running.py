@@ -152,7 +152,10 @@ def show_room(n_bytes: float, db: Path) -> None:
     """The room that completions will take in a database, against what its disk has."""
     from bench import forecast
 
-    free = shutil.disk_usage(db.resolve().parent).free
+    folder = db.resolve().parent
+    if not folder.is_dir():
+        raise UserError(f"{db}: the folder {folder} does not exist")
+    free = shutil.disk_usage(folder).free
     out.print(f"room: at most {forecast.megabytes(n_bytes)} with three scores each; "
               f"{forecast.megabytes(free)} are free where {db} is")  # fmt: skip
     if n_bytes > free:

@@ -15,6 +15,11 @@ def boards_of(path: Path) -> list[Board]:
         return read_boards(store, 0, path.name)
 
 
+def test_boards_are_read_from_databases_that_cannot_be_written(toy_database: Path) -> None:
+    with open_stores([toy_database]) as (store,), pytest.raises(sqlite3.OperationalError, match="readonly"):
+        store.suite(make_suite())
+
+
 def test_every_row_of_the_view_is_a_result(toy_database: Path) -> None:
     (board,) = boards_of(toy_database)
     with sqlite3.connect(toy_database) as db:
