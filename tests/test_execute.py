@@ -150,6 +150,21 @@ def test_a_new_evaluator_judges_stored_completions_without_an_engine(
     assert any(name.endswith("_again") for name in names)
 
 
+def test_a_verdict_on_checkpoints_stands_at_the_suites_first_point_alone(
+    finished: Path, tiny_suite: Path, tmp_path: Path
+) -> None:
+    """A run without that point leaves the verdict to one that has it."""
+    shutil.copy(finished, tmp_path / "r.db")
+    wider = tmp_path / "wider.yaml"
+    suite = tiny_suite.read_text().replace("./", f"{tiny_suite.parent}/")
+    wider.write_text(suite + '  - weight_distance: {pairs: ["expert:base"]}\n')
+    for only, methods_ in ((["g1"], set()), (["base"], {"base"}), (["g1"], {"base"}), ([], {"base"})):
+        run(prepared(wider, only=only), Store.open(tmp_path / "r.db"))
+        found = [row for row in view(tmp_path / "r.db", "results") if row[5] == "weight_distance[expert:base]"]
+        assert {row[2] for row in found} == methods_
+    assert status(prepared(wider), Store.open(tmp_path / "r.db")).finished
+
+
 def test_two_evaluators_may_not_report_one_metric(tiny_suite: Path, tmp_path: Path) -> None:
     twice = tmp_path / "twice.yaml"
     twice.write_text(tiny_suite.read_text().replace("./", f"{tiny_suite.parent}/") + "  - distinct\n")

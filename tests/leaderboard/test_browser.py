@@ -175,6 +175,24 @@ def test_without_scripts_everything_chosen_away_is_there(chromium: Browser, site
         chromium.devtools("Emulation.setScriptExecutionDisabled", value=False)
 
 
+def test_the_papers_figures_follow_the_chosen_prompts(chromium: Browser, site: Path) -> None:
+    chromium.open((site / "paper.html").as_uri() + "?prompts=neutral#figure-3")
+    chromium.wait("document.querySelectorAll('#figure-8 .js-plotly-plot').length === 2")
+    first = "return document.querySelector('#figure-3 .canvas').data.at(-1).y.slice()"
+    neutral = chromium.run(first)
+    chromium.run(
+        "const s = document.getElementById('prompts'); s.value = ''; s.dispatchEvent(new Event('change'));"
+        "document.querySelector('#figure-3 details').open = true"
+    )
+    assert chromium.run(first) != neutral
+    assert chromium.run("return location.search") == ""
+    assert chromium.wait("document.querySelectorAll('#figure-3 tbody tr').length") == 7
+    painted = "return document.querySelector('#figure-3 .canvas').data.at(-1).line.color"
+    assert chromium.run(painted) == chromium.run(
+        "return getComputedStyle(document.documentElement).getPropertyValue('--s0').trim()"
+    )
+
+
 def test_table_behind_a_plot(chromium: Browser, site: Path) -> None:
     chromium.open(site / "index.html")
     ready(chromium, "index")
