@@ -8,7 +8,19 @@ import numpy as np
 from leaderboard.figures import family, number, title
 from leaderboard.paper.cast import Cast
 from leaderboard.paper.figure import Claim, Figure, Finding, absent, beyond, shown
-from leaderboard.paper.panel import ALPHA, Panel, axis, color, color_bar, curve, metric_title, stretched, table, values
+from leaderboard.paper.panel import (
+    ALPHA,
+    Panel,
+    axis,
+    color,
+    color_bar,
+    curve,
+    metric_title,
+    precise,
+    stretched,
+    table,
+    values,
+)
 from leaderboard.paper.plane import height, log_ticks
 from leaderboard.query import ALL, Board
 from leaderboard.rank import COST, Series, chord_rise
@@ -77,11 +89,11 @@ def _distance_panel(pair: str, tensors: Mapping[str, float], ends: Mapping[str, 
     labels = [OUTSIDE if layer is None else str(layer) for layer in rows]
     heat = {
         "type": "heatmap", "x": names, "y": labels, "z": [[height(v, log=True) for v in row] for row in cells],
-        "text": [[number(v) if v is not None else "" for v in row] for row in cells], "hoverongaps": False,
+        "text": [["" if v is None else precise(v) for v in row] for row in cells], "hoverongaps": False,
         "hovertemplate": "layer %{y}, %{x}<br>%{text}<extra></extra>", "colorscale": "Cividis",
         "colorbar": color_bar("Root mean square", **log_ticks(**ends)), **ends,
     }  # fmt: skip
-    table_ = [[label, name, number(v)] for label, row in zip(labels, cells, strict=True)
+    table_ = [[label, name, precise(v)] for label, row in zip(labels, cells, strict=True)
               for name, v in zip(names, row, strict=True) if v is not None]  # fmt: skip
     return Panel(
         both(pair), [heat], {"tickangle": -90, "tickfont": {"size": 8}, "showgrid": False},
@@ -93,7 +105,7 @@ def _distance_panel(pair: str, tensors: Mapping[str, float], ends: Mapping[str, 
 def _distance_findings(stored: Distances) -> list[Finding]:
     far = {pair: v for pair, v in stored.items() if OTHER in pair.split(":")}
     tuned = {pair: v for pair, v in stored.items() if pair not in far}
-    each = ", ".join(f"{both(pair)} {v['']:.2g}" for pair, v in stored.items())
+    each = ", ".join(f"{both(pair)} {precise(v[''])}" for pair, v in stored.items())
     found = [Finding(f"Root mean square difference over all elements: {each}.")]
     for pair, v in far.items():
         for near_pair, w in tuned.items():

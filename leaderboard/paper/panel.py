@@ -69,10 +69,17 @@ def scored(result: Result) -> str:
     return str(result.n_scored) if result.n_scored == result.n_total else f"{result.n_scored}/{result.n_total}"
 
 
+def precise(value: float | None) -> str:
+    """A number with two figures where the tables' three decimals would leave fewer."""
+    if value is None or value == 0 or abs(value) >= 0.01:
+        return number(value)
+    return f"{value:.2g}".replace("-", MINUS)
+
+
 def spoken(board: Board, place: int, metric: str, result: Result) -> str:
     """What a reader sees over a mark."""
-    interval = "" if result.low is None else f" [{number(result.low)}, {number(result.high)}]"
-    what = f"{safe(title(metric))} {number(result.value)}{interval} (n {scored(result)})"
+    interval = "" if result.low is None else f" [{precise(result.low)}, {precise(result.high)}]"
+    what = f"{safe(title(metric))} {precise(result.value)}{interval} (n {scored(result)})"
     return f"<b>{safe(board.places[place].label)}</b><br>{what}"
 
 
@@ -83,8 +90,8 @@ def table(board: Board, places: Iterable[int], metrics: Sequence[str], prompts: 
         for metric in metrics:
             r = board.get(i, metric, prompts)
             if r is not None:
-                interval = number(None) if r.low is None else f"{number(r.low)} to {number(r.high)}"
-                found.append([board.places[i].label, title(metric), number(r.value), interval, scored(r)])
+                interval = number(None) if r.low is None else f"{precise(r.low)} to {precise(r.high)}"
+                found.append([board.places[i].label, title(metric), precise(r.value), interval, scored(r)])
     return found
 
 

@@ -22,7 +22,7 @@ PIXELS = 96  # an inch, in a browser
 TEXT_WIDTH, COLUMN_WIDTH = round(6.8 * PIXELS), round(3.3 * PIXELS)
 PLOT_HEIGHT = round(1.6 * PIXELS)
 FONT = 8 / 72 * PIXELS  # 8 points
-PNG_SCALE = 4  # dots a pixel: 384 an inch
+PNG_SCALE = 3  # dots a pixel: 288 an inch
 
 
 def write_figures(boards: Mapping[Path, Board], format_: str, prompts: str = ALL) -> list[Path]:
