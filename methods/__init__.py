@@ -10,7 +10,6 @@ TABLE = {
     "g1": "methods.interpolation:G1",
     "g2": "methods.interpolation:G2",
     "g3": "methods.interpolation:G3",
-    "bridge": "methods.interpolation:Bridge",
     "dexperts": "methods.ensembling:DExperts",
     "logit_g3": "methods.ensembling:LogitG3",
     "mixture": "methods.mixture:Mixture",

@@ -1,4 +1,4 @@
-"""Linear interpolation in parameter space (arXiv 2211.12092): g1, g2, g3 (equations 1, 3, 4), and out of the basin."""
+"""Linear interpolation in parameter space: g1, g2 and g3 (arXiv 2211.12092, equations 1, 3 and 4)."""
 
 from bench.schema import Recipe
 from methods.base import FiniteFloat, Method, weights
@@ -33,13 +33,3 @@ class G3(Method):
 
     def recipe(self) -> Recipe:
         return weights(base=1 - self.alpha - self.beta, expert=self.alpha, antiexpert=self.beta)
-
-
-class Bridge(Method):
-    """bridge(alpha) = (1 - alpha) theta0 + alpha theta_other: to a model of another pre-training."""
-
-    source = "arXiv 2211.12092, section 5.3 and figure 10"
-    alpha: FiniteFloat
-
-    def recipe(self) -> Recipe:
-        return weights(base=1 - self.alpha, other=self.alpha)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 import methods
 from bench.schema import Recipe
 from methods.ensembling import DExperts, LogitG3
-from methods.interpolation import G1, G2, G3, Bridge
+from methods.interpolation import G1, G2, G3
 from methods.mixture import Mixture
 from methods.references import Antiexpert, Base, Expert
 
@@ -36,11 +36,6 @@ def test_g3_vertices() -> None:
     assert G3(alpha=0, beta=1).recipe() == Antiexpert().recipe()
 
 
-def test_bridge_runs_from_the_base_to_the_other_model() -> None:
-    assert Bridge(alpha=0).recipe() == Base().recipe()
-    assert Bridge(alpha=1).recipe() == Recipe(space="weights", coefficients={"other": 1})
-
-
 def test_g1_by_hand() -> None:
     assert G1(alpha=0.25).recipe() == Recipe(space="weights", coefficients={"expert": 0.25, "antiexpert": 0.75})
 
@@ -57,9 +52,7 @@ def test_dexperts_at_zero_is_the_base_in_logit_space() -> None:
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_coefficients_of_every_method_sum_to_one(alpha: float) -> None:
-    for method in (
-        G1(alpha=alpha), G2(alpha=alpha), G3(alpha=alpha, beta=0.4), DExperts(alpha=alpha), Bridge(alpha=alpha),
-    ):  # fmt: skip
+    for method in (G1(alpha=alpha), G2(alpha=alpha), G3(alpha=alpha, beta=0.4), DExperts(alpha=alpha)):
         assert math.isclose(sum(method.recipe().coefficients.values()), 1)
 
 

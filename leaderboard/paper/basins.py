@@ -9,13 +9,13 @@ from leaderboard.figures import family, number, title
 from leaderboard.paper.cast import Cast
 from leaderboard.paper.figure import Claim, Figure, Finding, absent, beyond, shown
 from leaderboard.paper.panel import (
-    ALPHA,
     Panel,
     axis,
     color,
     color_bar,
     curve,
     metric_title,
+    position,
     precise,
     stretched,
     table,
@@ -135,7 +135,7 @@ def between_basins(board: Board, parts: Cast) -> Figure:
 
 def _bridge_panels(board: Board, bridge: Series, prompts: str) -> list[Panel]:
     panels = []
-    x = axis(f"{ALPHA}, from base (0) to other (1)")
+    x = axis("From base (0) to other (1)")
     for metrics in ((COST,), DISTINCT, ("acceptability",)):
         known = [m for m in metrics if m in board.metrics]
         traces = [
@@ -157,7 +157,7 @@ def _bridge_panels(board: Board, bridge: Series, prompts: str) -> list[Panel]:
 
 def _bridge_findings(board: Board, bridge: Series) -> list[Finding]:
     ends = [i for i in bridge.places if list(board.places[i].coefficients.values()) == [1.0]]
-    inside = [i for i in bridge.places if 0 < float(board.places[i].params["alpha"]) < 1]
+    inside = [i for i in bridge.places if 0 < position(board, bridge, i) < 1]
     if len(ends) != 2 or not inside:
         return absent("the line lacks an end or what is between")
     rise = chord_rise(board, bridge, (ends[0], ends[1]), COST)

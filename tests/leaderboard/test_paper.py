@@ -44,7 +44,7 @@ def make_board(points: Sequence[Point], metrics: Mapping[str, Sequence[float]]) 
 
 def bridge_board() -> Board:
     points: list[Point] = [
-        ("any", {"alpha": a}, {k: c for k, c in (("base", 1 - a), ("other", a)) if c}, "weights") for a in (0, 0.5, 1)
+        ("any", {"other": a}, {k: c for k, c in (("base", 1 - a), ("other", a)) if c}, "weights") for a in (0, 0.5, 1)
     ]
     metrics = {"perplexity": [10.0, 100.0, 20.0], "distinct_2": [0.8, 0.9, 0.8], "acceptability": [0.6, 0.1, 0.5]}
     return make_board(points, metrics)
