@@ -38,8 +38,11 @@ def make_board(points: Sequence[Point], metrics: Mapping[str, Sequence[float]]) 
         for name, v in metrics.items()
     }  # fmt: skip
     results = {(k, name, ALL): Result(x, x, x, 4, 4) for name, v in metrics.items() for k, x in enumerate(v)}
-    return Board("hand", "transformers", ("hand.db",), {}, Protocol("", "", {}, {}, {}), places,
-                 {name: MetricInfo(name) for name in metrics}, results, (), (), (), {}, sums)  # fmt: skip
+    return Board(
+        suite="hand", engine="transformers", databases=("hand.db",), definition={}, places=places, results=results,
+        protocol=Protocol("", "", {}, {}, {}), metrics={name: MetricInfo(name) for name in metrics}, rows=(), runs=(),
+        overhead=(), overhead_elsewhere={}, mixtures={}, per_prompt=sums,
+    )  # fmt: skip
 
 
 def bridge_board() -> Board:
