@@ -21,7 +21,16 @@ from bench import cli, engines
 from bench.checkpoints import resolve
 from bench.engines.transformers import TransformersEngine
 from bench.overhead import Stopwatch
-from bench.overhead_estimate import Round, Timing, amortisation, measured, noise_floor, time_per_output_token, within
+from bench.overhead_estimate import (
+    Round,
+    Timing,
+    amortisation,
+    measured,
+    noise_floor,
+    switch,
+    time_per_output_token,
+    within,
+)
 from bench.overhead_import import read_benchmarks
 from bench.overhead_ledger import Ledger, records
 from bench.overhead_machine import Cpu, LoadWatch
@@ -132,11 +141,17 @@ def suite_of(*specs: MethodSpec, names: Sequence[str] = ("base", "expert", "anti
                  methods=specs)  # fmt: skip
 
 
-def timed(engine: Sleeper, clock: Callable[[], float], spec: OverheadSpec, *specs: MethodSpec) -> Ledger:
+def timed(
+    engine: Sleeper,
+    clock: Callable[[], float],
+    spec: OverheadSpec,
+    *specs: MethodSpec,
+    machine: type[NoMachine] = NoMachine,
+) -> Ledger:
     points = plan_points(suite_of(*specs), REGISTRY)
     subjects = choose_subjects(points, REGISTRY, ("base", "expert", "antiexpert"))
     make: Any = lambda: engine  # noqa: E731
-    return Stopwatch(make, subjects, PROMPTS, Sampling(), spec, NoMachine(), clock).record(quiet)
+    return Stopwatch(make, subjects, PROMPTS, Sampling(), spec, machine(), clock).record(quiet)
 
 
 SLOW, DEXPERTS = MethodSpec(name="slow"), MethodSpec(name="dexperts", params={"alpha": (1.0,)})
@@ -343,6 +358,26 @@ def test_amortisation_and_switching_are_in_the_ledger() -> None:
     assert found["dexperts", "start_up_s"].value == pytest.approx(1 + 3 * BASE_STEP_S)
     assert found["g2", "peak_memory_bytes"].value is None
     assert found["g2", "peak_memory_bytes"].details["reason"] == "unknown on this machine"
+
+
+def test_a_switch_lasts_until_the_device_has_finished() -> None:
+    """`serve` only puts 2 s of work into a queue, which `synchronize` waits for."""
+    clock = DriftingClock(0.0)
+    queue: list[float] = []
+
+    class Queueing(Sleeper):
+        def serve(self, recipe: Recipe) -> Sleeper:
+            queue.append(2.0)
+            return super().serve(recipe)
+
+    class Device(NoMachine):
+        def synchronize(self) -> None:
+            while queue:
+                clock.work(queue.pop())
+
+    spec = OverheadSpec(batch_sizes=(1,), new_tokens=(2,), rounds=3, budget_s=1e9)
+    rounds = timed(Queueing(clock.work), clock, spec, SLOW, machine=Device).rounds[1, 2]
+    assert measured(rounds, "slow", switch).value == pytest.approx(2)
 
 
 def test_a_length_without_room_is_refused() -> None:
