@@ -1,5 +1,6 @@
 """The overhead ledger: an estimator that drift cannot fool, a stopwatch that finds slow methods, lines as promised."""
 
+import gc
 import itertools
 import json
 import math
@@ -58,6 +59,14 @@ from methods.base import Method, weights
 PROMPTS = [Prompt(set="n", row=i, text=text) for i, text in enumerate(["one", "two words"])]
 BASE_STEP_S, SLOW_STEP_S = 0.020, 0.050
 per_token = time_per_output_token(2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries_out_of_the_collector() -> Iterator[None]:
+    """Every fresh engine collects garbage, which takes 0.1 s where it looks at all that torch and transformers made."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 # ---------------------------------------------------------------------------------------------- made-up time
