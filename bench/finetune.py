@@ -70,20 +70,20 @@ def choose(expert: PlannedExpert, workshop: Workshop) -> PlannedTrial:
         if best.is_kept:
             return best
         best.record_path.unlink()
-        train(expert, best, workshop, f"{expert.name}, the best trial again")
+        train(expert, best, workshop, f"{expert.name}, the best trial again", keep=True)
     raise UserError(
         f"finetune.experts.{expert.name}: no trial ended with a finite perplexity; try lower learning rates"
     )
 
 
-def train(expert: PlannedExpert, trial: PlannedTrial, workshop: Workshop, title: str) -> TrialRecord:
+def train(expert: PlannedExpert, trial: PlannedTrial, workshop: Workshop, title: str, *, keep: bool = False) -> None:
     """Train one trial to its end and record it; its weights are kept if it is the best of its grid so far."""
     with claimed(trial.folder):
         state, tokenizer, model, n_cut = _fit(expert, trial, workshop, title)
         validations = tuple((e["step"], e["perplexity"]) for e in state.log_history if "perplexity" in e)
-        best, perplexity = expert.best(), validations[-1][1]
-        rival = None if best is None or best.record is None else best.record.perplexity
-        keep = perplexity is not None and (rival is None or perplexity < rival or best == trial)
+        perplexity = validations[-1][1]
+        rivals = [record.perplexity for record in expert.records() if record.perplexity is not None]
+        keep = keep or (perplexity is not None and perplexity <= min(rivals, default=math.inf))
         if keep:
             _replace(trial.model, lambda folder: [part.save_pretrained(folder) for part in (model, tokenizer)])
         record = TrialRecord(
@@ -103,7 +103,6 @@ def train(expert: PlannedExpert, trial: PlannedTrial, workshop: Workshop, title:
         partial.write_text(record.model_dump_json(indent=1), encoding="utf-8")
         partial.replace(trial.record_path)
         shutil.rmtree(trial.folder / "training", ignore_errors=True)
-    return record
 
 
 def _replace(folder: Path, save: Callable[[Path], object]) -> None:
@@ -195,7 +194,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         step, last = state.global_step, state.max_steps
         self.advance(1)
-        if step == last or step % max(1, last // VALIDATIONS) == 0:
+        if step == last or step % math.ceil(last / VALIDATIONS) == 0:
             self._log(state, perplexity=self.validate())
         if step < last and time.perf_counter() - self.saved >= self.save_every_s:
             self._log(state)

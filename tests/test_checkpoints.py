@@ -5,10 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel, GPT2TokenizerFast
 
 from bench.checkpoints import digest, header, require_mixable, resolve
 from bench.schema import UserError
+from evaluators.weight_distance import squared_distances
 from tests.conftest import tiny_config
 
 
@@ -59,6 +62,20 @@ def test_different_vocabularies_of_one_size_are_refused(tiny_trio: dict[str, Pat
     (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UserError, match="tokenizers have different vocabularies"):
         require_mixable({"base": resolve(str(tiny_trio["base"])), "expert": resolve(str(copy))})
+
+
+def test_the_hubs_gpt2_is_mixable_with_what_is_fine_tuned_from_it(tiny_trio: dict[str, Path], tmp_path: Path) -> None:
+    """Its file leaves out the prefix `transformer.` and holds the causal masks; the weights are the same."""
+    hub = tmp_path / "hub"
+    shutil.copytree(tiny_trio["base"], hub)
+    tensors = load_file(hub / "model.safetensors")
+    renamed = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    renamed["h.0.attn.bias"] = torch.ones(1, 1, 64, 64)
+    save_file(renamed, hub / "model.safetensors", {"format": "pt"})
+    checkpoints = {"base": resolve(str(hub)), "expert": resolve(str(tiny_trio["base"]))}
+    assert header(checkpoints["base"]) == header(checkpoints["expert"])
+    require_mixable(checkpoints)
+    assert sum(square for _, square, _ in squared_distances(*checkpoints.values())) == 0
 
 
 @pytest.mark.parametrize(

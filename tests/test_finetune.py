@@ -22,6 +22,7 @@ import methods
 from bench import engines
 from bench import experts as planned
 from bench import finetune as training
+from bench.cli.finetuning import finetune as command
 from bench.experts import PlannedExpert, given_checkpoints, normalised, plan_experts, require_no_leak, trained
 from bench.finetune import Workshop, finetune
 from bench.mini import reviews
@@ -238,6 +239,18 @@ def test_accumulated_gradients_are_the_batchs(
     assert (whole[name] - halves[name]).norm() < 0.01 * moved
 
 
+def test_bfloat16_computes_in_half_and_keeps_whole_weights(
+    folder: Path, tiny_trio: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(folder, tiny_trio, steps="2")
+    exact = weights(make(path, folder / "a.db")[0])
+    path = written(folder, tiny_trio, steps="2", more="precision: bfloat16")
+    rounded = weights(make(path, folder / "b.db")[0])
+    assert {tensor.dtype for tensor in rounded.values()} == {torch.float32}
+    name = "transformer.h.0.mlp.c_fc.weight"
+    assert 0 < (exact[name] - rounded[name]).abs().max() < 1e-2
+
+
 def test_the_best_of_the_grid_is_the_expert_and_all_is_on_record(folder: Path, tiny_trio: dict[str, Path]) -> None:
     path = written(folder, tiny_trio, rates="[1e-7, 3e-3, 1e-5]", steps="20")
     with pytest.raises(UserError, match=r"expert is not fine-tuned yet \(0 of 3 trials done\)"):
@@ -343,17 +356,17 @@ def test_two_processes_do_not_train_one_trial(folder: Path, tiny_trio: dict[str,
 
 
 def lerpbench(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **more)
+    calling = [sys.executable, "-m", "bench.cli", *map(str, arguments)]
+    return subprocess.run(calling, capture_output=True, text=True, timeout=300, check=False, **more)
 
 
 def test_killed_and_called_again_then_run(folder: Path, tiny_trio: dict[str, Path]) -> None:
     """kill -9 after the first finished trial: it is not repeated, and the suite runs on the experts as it is."""
-    path, db = written(folder, tiny_trio, rates="[1e-3, 1e-4]", steps="40"), folder / "r.db"
+    path, db = written(folder, tiny_trio, rates="[1e-3, 1e-4]", steps="20"), folder / "r.db"
     refusal = lerpbench("run", path, "--db", db, "--site", folder / "site")
     assert refusal.returncode == 2 and refusal.stderr.count("\n") == 1 and "lerpbench finetune" in refusal.stderr
-    command = [sys.executable, "-m", "bench.cli", "finetune", str(path), "--db", str(db)]
-    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    calling = [sys.executable, "-m", "bench.cli", "finetune", str(path), "--db", str(db)]
+    killed = subprocess.Popen(calling, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     records = list(plans(path)[0].trials)
     deadline = time.monotonic() + 120
     while not records[0].record_path.exists() and killed.poll() is None and time.monotonic() < deadline:
@@ -376,8 +389,8 @@ def test_killed_and_called_again_then_run(folder: Path, tiny_trio: dict[str, Pat
 
 
 def test_a_suite_without_the_section_is_told_so(tiny_suite: Path, tmp_path: Path) -> None:
-    found = lerpbench("finetune", tiny_suite, "--db", tmp_path / "r.db")
-    assert found.returncode == 2 and "suite tiny has no finetune section" in found.stderr
+    with pytest.raises(UserError, match="suite tiny has no finetune section"):
+        command(str(tiny_suite), tmp_path / "r.db")
 
 
 # ---------------------------------------------------------------------------------------------- what it is for
