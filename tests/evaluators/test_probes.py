@@ -60,6 +60,16 @@ def test_nll_is_the_sum_over_tokens_by_their_number(model: ServedModel, judge: J
     assert [metric.name for metric in evaluator.metrics()] == ["nll_good", "nll_poor"]
 
 
+def test_batch_size_and_order_change_nothing(model: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [*POSITIVE, *NEGATIVE, "A man"]
+    tokens, following = model.token_logprobs(texts), model.next_token_logprobs(texts)
+    monkeypatch.setattr("bench.engines.transformers.ROWS_PER_CHUNK", 1)
+    for one, other in zip(tokens, reversed(model.token_logprobs(texts[::-1])), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    np.testing.assert_allclose(following, model.next_token_logprobs(texts[::-1])[::-1], atol=1e-5)
+    assert np.exp(following).sum(axis=1) == pytest.approx(np.ones(4), abs=1e-5)
+
+
 def test_a_sentence_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         SentenceNLL(sets={"gone": PromptSource(source=str(tmp_path / "gone.jsonl"))}).data_digests()
