@@ -9,7 +9,7 @@ from leaderboard.paper.cast import Cast, same_place
 from leaderboard.paper.figure import Claim, Figure, Finding, absent, beyond, shown
 from leaderboard.paper.panel import ALPHA, Panel, axis, curve, metric_title, position, stretched, table, upright, values
 from leaderboard.query import ALL, Board, plain
-from leaderboard.rank import CONTROL, COST, Derived, Series, barrier, draws, finite_interval, monotonicity
+from leaderboard.rank import CONTROL, COST, Derived, Series, barrier, draws, finite_interval, losses, monotonicity
 
 DRAWN = (CONTROL, COST, "acceptability")
 LINE = Claim(
@@ -55,14 +55,20 @@ def _line_panels(board: Board, line: Series, prompts: str) -> list[Panel]:
 
 
 def _line_findings(board: Board, line: Series) -> list[Finding]:
-    rank, rise = monotonicity(board, line), barrier(board, line)
-    holds = None if rise.value is None else bool(rise.value <= 0 or (rise.low is not None and rise.low <= 0))
+    rank = monotonicity(board, line)
     return [
         Finding(f"Rank correlation (Spearman) of {CONTROL} with alpha: {shown(rank)} over {rank.n} settings.",
                 None if rank.value is None else rank.value >= 0.9),
-        Finding(f"Barrier, the largest rise of {COST} above the line between the experts: {shown(rise)}.", holds),
+        *[_no_barrier(board, line, metric) for metric in (COST, *losses(board))],
         *_outside(board, line),
     ]  # fmt: skip
+
+
+def _no_barrier(board: Board, line: Series, metric: str) -> Finding:
+    rise = barrier(board, line, metric=metric)
+    holds = None if rise.value is None else bool(rise.value <= 0 or (rise.low is not None and rise.low <= 0))
+    text = f"Barrier, the largest rise above the line between the experts, of {title(metric)}: {shown(rise)}."
+    return Finding(text, holds)
 
 
 def _outside(board: Board, line: Series) -> list[Finding]:
