@@ -67,7 +67,7 @@ def _line_findings(board: Board, line: Series) -> list[Finding]:
 def _no_barrier(board: Board, line: Series, metric: str) -> Finding:
     rise = barrier(board, line, metric=metric)
     holds = None if rise.value is None else bool(rise.value <= 0 or (rise.low is not None and rise.low <= 0))
-    text = f"Barrier, the largest rise above the line between the experts, of {title(metric)}: {shown(rise)}."
+    text = f"{title(metric)}: barrier, the largest rise above the line between the experts, {shown(rise)}."
     return Finding(text, holds)
 
 
