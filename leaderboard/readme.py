@@ -19,7 +19,8 @@ def main(arguments: list[str]) -> int:
     try:
         with open_stores([database]) as stores:
             (board, *_) = load_boards(stores, [database])
-            spliced = splice(document.read_text(encoding="utf-8"), table(board), "results")
+            lines = [*table(board), "", provenance(board)]
+            spliced = splice(document.read_text(encoding="utf-8"), "\n".join(lines), "results")
     except (UserError, OSError) as error:
         print(f"leaderboard.readme: {error}", file=sys.stderr)
         return 2
@@ -37,18 +38,23 @@ def splice(document: str, content: str, name: str) -> str:
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 
-def table(board: Board) -> str:
-    """The table of methods in Markdown: each at its largest sentiment within the price limit."""
-    lines = [
+def table(board: Board) -> list[str]:
+    """The table of methods in Markdown, line by line: each at its largest sentiment within the price limit."""
+    return [
         "Each method where its sentiment is largest at no more than 1.5 times the base's perplexity, with 95 %",
         "intervals that resample prompts.",
         "",
         f"| method | at | {' | '.join(COLUMNS)} | Spearman of sentiment with alpha |",
         "|---|---|" + "---|" * (len(COLUMNS) + 1),
         *[_line(board, row) for row in rank(board, steering(find_series(board)))],
-        "",
-        provenance(board),
     ]
+
+
+def settings(board: Board) -> str:
+    """The same columns for every place of the board."""
+    lines = [f"| setting | {' | '.join(COLUMNS)} |", "|---|" + "---|" * len(COLUMNS)]
+    for i, place in enumerate(board.places):
+        lines.append(f"| {place.label} | {' | '.join(_cell(board, i, metric) for metric in COLUMNS)} |")
     return "\n".join(lines)
 
 
@@ -64,10 +70,17 @@ def _cell(board: Board, place: int, metric: str) -> str:
     found = board.get(place, metric)
     if found is None or found.value is None:
         return "not scored"
-    digits = 1 if abs(found.value) >= 10 else 3
-    if found.low is None or found.high is None:
-        return f"{found.value:.{digits}f}"
-    return f"{found.value:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f})"
+    return number(found.value, found.low, found.high)
+
+
+def number(value: float | None, low: float | None, high: float | None) -> str:
+    """A number with its interval."""
+    if value is None:
+        return ""
+    digits = 1 if abs(value) >= 10 else 3
+    if low is None or high is None:
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _derived(number: Derived) -> str:

@@ -27,7 +27,7 @@ COMMANDS = {
     "Run a benchmark": (running.run, running.plan, finetuning.finetune, running.generate, running.evaluate),
     "Measure the machinery": (timing.overhead, timing.parity),
     "Read what was measured": (publishing.render, publishing.figures, publishing.compare),
-    "Hand it on": (submitting.submit, submitting.verify),
+    "Hand it on": (publishing.export, submitting.submit, submitting.verify),
     "Look around": (inspecting.suites, inspecting.methods, inspecting.evaluators, inspecting.doctor),
 }
 for panel, functions in COMMANDS.items():

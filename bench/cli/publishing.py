@@ -1,11 +1,15 @@
-"""Commands that read databases and never generate: render and compare."""
+"""Commands that read databases and never generate: render, figures, compare and export."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from bench.cli.common import DbOption, SiteOption, out, require_folder
+from bench.cli.common import DbOption, SiteOption, require_folder
+from bench.cli.common import out as screen
+
+Format = Literal["csv", "json", "parquet", "markdown"]
+View = Literal["results", "completions", "overhead"]
 
 
 def render(
@@ -17,7 +21,7 @@ def render(
 
     require_folder(site)
     leaderboard.render(databases or [Path("results.db")], site)
-    out.print(f"leaderboard: {site / 'index.html'}")
+    screen.print(f"leaderboard: {site / 'index.html'}")
 
 
 def figures(
@@ -33,7 +37,7 @@ def figures(
     require_folder(folder)
     found = boards_by_folder(databases or [Path("results.db")])
     written = write_figures({folder / name: board for name, board in found.items()}, format_, prompts)
-    out.print(f"{len(written)} files in {folder}")
+    screen.print(f"{len(written)} files in {folder}")
 
 
 def compare(
@@ -49,3 +53,16 @@ def compare(
 
     for comparison in compared([db], a, b, suite=suite, prompts=prompts):
         print("\n".join(describe(comparison)))
+
+
+def export(
+    out: Annotated[Path, typer.Option("--out", help="a folder, or a file where one thing is written")],
+    databases: Annotated[list[Path] | None, typer.Argument(help="databases; default results.db")] = None,
+    form: Annotated[Format, typer.Option("--format", help="the views as tables, or a model card (markdown)")] = "csv",
+    view: Annotated[View | None, typer.Option(help="only this view: results, completions or overhead")] = None,
+) -> None:
+    """Write the public views for other tools, or a model card."""
+    from leaderboard.export import export as exported
+
+    for path in exported(databases or [Path("results.db")], form, out, view):
+        print(path)
