@@ -14,8 +14,8 @@ from leaderboard.render import facts, source_name, tidy_command
 TAGS = ("lerpbench", "text-generation", "controllable-text-generation", "weight-interpolation", "model-merging")
 CAVEATS = (
     "Numbers of different suites, engines, judges or protocols are not comparable.",
-    "Each method's line is its best setting, chosen and measured on the same completions, so it is optimistic. "
-    "Where intervals overlap, the first has not won.",
+    "Each method's line is its best setting, chosen and measured on the same completions: optimistic, more so for "
+    "many settings. Where intervals overlap, the first has not won.",
     "Intervals (95 %) resample prompts; not the training of the experts, the judge, or the seed.",
     "Judges are models: they are sure of themselves on broken text, and a low perplexity is not better writing.",
 )
