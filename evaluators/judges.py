@@ -1,6 +1,7 @@
 """The models that judge, loaded once and kept: causal language models and sequence classifiers."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.checkpoints import Checkpoint, resolve
@@ -14,6 +15,11 @@ class Judge:
     checkpoint: Checkpoint
     model: Any
     tokenizer: Any
+    packs: bool = False  # whether it may be run on packed tokens: see `evaluators.packing`
+
+    @property
+    def device(self) -> Any:
+        return self.model.device
 
 
 @dataclass
@@ -27,30 +33,41 @@ class Judges:
         """A causal language model.  Raises UserError where the source cannot be had or has an unusual head."""
         from transformers import AutoModelForCausalLM
 
-        known = ("language_model", source) in self._loaded
-        judge = self._get("language_model", source, AutoModelForCausalLM)
-        if not known:
-            require_linear_head(judge)
-        return judge
+        return self._get("language_model", source, AutoModelForCausalLM, _language_model)
 
     def classifier(self, source: str) -> Judge:
         """A sequence classifier.  Raises UserError where the source cannot be had."""
         from transformers import AutoModelForSequenceClassification
 
-        judge = self._get("classifier", source, AutoModelForSequenceClassification)
-        judge.model.config.use_cache = False  # a causal classifier would keep keys and values that nobody reads
-        return judge
+        return self._get("classifier", source, AutoModelForSequenceClassification, _classifier)
 
-    def _get(self, kind: str, source: str, loader: Any) -> Judge:
+    def _get(self, kind: str, source: str, loader: Any, examined: Callable[[Judge], Judge]) -> Judge:
         if (kind, source) not in self._loaded:
             import torch
             from transformers import AutoTokenizer
 
+            from evaluators.activations import block_gelus
+
             checkpoint = resolve(source)
             model = loader.from_pretrained(checkpoint.path, dtype=torch.float32).to(self.device).eval()
-            fuse_gelu(model)
-            self._loaded[kind, source] = Judge(checkpoint, model, AutoTokenizer.from_pretrained(checkpoint.path))
+            block_gelus(model)
+            judge = Judge(checkpoint, model, AutoTokenizer.from_pretrained(checkpoint.path))
+            self._loaded[kind, source] = examined(judge)
         return self._loaded[kind, source]
+
+
+def _language_model(judge: Judge) -> Judge:
+    from evaluators.packing import packs
+
+    require_linear_head(judge)
+    return replace(judge, packs=packs(judge.model))
+
+
+def _classifier(judge: Judge) -> Judge:
+    from evaluators.packing import packs
+
+    judge.model.config.use_cache = False  # a causal classifier would keep keys and values that nobody reads
+    return replace(judge, packs=reads_last_token(judge.model) and packs(judge.model))
 
 
 def require_linear_head(judge: Judge) -> None:
@@ -67,12 +84,13 @@ def require_linear_head(judge: Judge) -> None:
         raise UserError(f"judge {source}: {kind} changes its logits behind the head, which scoring does not know")
 
 
-def fuse_gelu(model: Any) -> None:
-    """Replace GPT-2's GELU, written as eight tensor operations, by torch's kernel for the same formula."""
-    from torch import nn
-    from transformers.activations import NewGELUActivation
+def reads_last_token(model: Any) -> bool:
+    """Whether a classifier's logits are its `score` of the last token's hidden state, as in causal classifiers."""
+    import torch
 
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation):
-                setattr(module, name, nn.GELU(approximate="tanh"))
+    if not isinstance(getattr(model, "score", None), torch.nn.Module):
+        return False
+    ids = torch.arange(1, 5, device=model.device)[None] % model.config.vocab_size
+    with torch.inference_mode():
+        scored = model.score(model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, -1])
+        return bool(torch.allclose(scored, model(input_ids=ids).logits, rtol=1e-3, atol=1e-4))

@@ -19,6 +19,7 @@ from bench.serving import Advance, silent
 from bench.stats import MedianStatistic, ScoreColumn, Summary, ratio_statistic
 from evaluators.base import Judgement, Samples, Scope, TextEvaluator
 from evaluators.judges import Judge, Judges
+from evaluators.packing import common_start
 from evaluators.scoring import Nats, Precision, context_length, distinct_items, encode, token_nlls
 
 
@@ -111,15 +112,14 @@ def measure(
     """Judge (prompt, completion) pairs, each distinct one once."""
     unique, index, counts = distinct_items(texts)
     prompts, prompt_index, _ = distinct_items([prompt for prompt, _ in unique])
-    prompt_ids = encode(judge, prompts)
-    sequences = encode(judge, [prompt + completion for prompt, completion in unique])
+    encoded = encode(judge, [*prompts, *(prompt + completion for prompt, completion in unique)])
+    prompt_ids, sequences = encoded[: len(prompts)], encoded[len(prompts) :]
     starts = [common_start(prompt_ids[p], ids) for p, ids in zip(prompt_index.tolist(), sequences, strict=True)]
     limit = context_length(judge)
     readable = [row for row, ids in enumerate(sequences) if len(ids) <= limit]
     advance(int(counts.sum() - counts[readable].sum()))
     kept, times = [sequences[row] for row in readable], counts[readable].tolist()
-    heads = [starts[row] for row in readable]
-    scored = token_nlls(judge, kept, heads, precision=precision, advance=advance, counts=times)
+    scored = token_nlls(judge, kept, precision=precision, advance=advance, counts=times)
     nlls = dict(zip(readable, scored, strict=True))
     too_long = f"longer than the judge's context of {limit} tokens"
     results = [
@@ -127,12 +127,6 @@ def measure(
         for row in range(len(unique))
     ]
     return [results[i] for i in index.tolist()]
-
-
-def common_start(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading tokens two sequences share."""
-    pairs = zip(a, b, strict=False)
-    return next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
 
 
 def _measured(nll: Nats, start: int, completion: str) -> Measured:

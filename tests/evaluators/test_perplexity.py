@@ -12,7 +12,8 @@ from evaluator_samples import estimates, samples
 
 from evaluators import scoring
 from evaluators.judges import Judge, Judges
-from evaluators.perplexity import Perplexity, TokenSum, common_start, measure
+from evaluators.packing import common_start
+from evaluators.perplexity import Perplexity, TokenSum, measure
 
 TEXTS = {
     "The movie": [" was good and long.", " was bad.", " is a story of a man", " was bad."],
@@ -122,16 +123,11 @@ def test_a_token_across_the_boundary_belongs_to_the_completion(judge: Judge) -> 
     assert measured.conditional.tokens == len(whole) - start == 1
 
 
-def test_common_start() -> None:
-    assert common_start([1, 2, 3], [1, 2, 4, 5]) == 2
-    assert common_start([1, 2], [1, 2, 3]) == 2
-    assert common_start([], [1]) == 0
-
-
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(scoring.TOKENS_PER_BATCH, "cpu", 7)
-    monkeypatch.setitem(scoring.HEAD_ELEMENTS, "cpu", 1000)
+    monkeypatch.setattr(scoring, "HEAD_ROWS", 3)
+    monkeypatch.setitem(scoring.LOGITS_AT_ONCE, "cpu", 1000)
     return
 
 

@@ -1,4 +1,4 @@
-"""The machinery under the judges: batches, memory, shared prompts, heads."""
+"""The machinery under the judges: batches, memory, heads."""
 
 from pathlib import Path
 
@@ -9,26 +9,37 @@ from transformers import CohereConfig, CohereForCausalLM
 
 from bench.schema import UserError
 from evaluators import scoring
+from evaluators.activations import BlockedGELU
 from evaluators.judges import Judge, Judges, require_linear_head
-from evaluators.scoring import distinct_items, head_nlls, run_in_batches, shared_prefixes, token_nlls
+from evaluators.packing import Packing, packed_states
+from evaluators.scoring import distinct_items, head_nlls, run_packed, run_padded, token_nlls
 
 
 def test_batches_take_every_row_once_longest_first_within_the_budget() -> None:
     lengths = [3, 9, 1, 4, 4, 20]
     batches: list[list[int]] = []
-    run_in_batches(lengths, 10, batches.append)
+    run_padded(lengths, 10, batches.append)
     # 20 alone (over the budget, but at least one row), 9 alone, 4 + 4 (2 x 4 <= 10), 3 + 1 (2 x 3 <= 10)
     assert batches == [[5], [1], [3, 4], [0, 2]]
 
 
 def test_alike_rows_are_not_padded_where_they_fill_half_a_batch() -> None:
     batches: list[list[int]] = []
-    run_in_batches([5, 5, 4, 4, 4, 2], 16, batches.append, alike=True)
+    run_padded([5, 5, 4, 4, 4, 2], 16, batches.append)
     # 5 5 (10 >= 8) without the 4; 4 4 4 (12 >= 8) without the 2; the 2 is what is left
     assert batches == [[0, 1], [2, 3, 4], [5]]
 
 
-def test_running_out_of_memory_halves_the_budget_for_all_that_follows() -> None:
+def test_packed_batches_count_a_shared_beginning_once() -> None:
+    sequences = [[7, 8], [1, 2, 3, 4], [1, 2, 3, 5], [1, 2, 3, 4, 6]]
+    batches: list[list[int]] = []
+    run_packed(sequences, 6, batches.append)
+    # In order: 1234 has 4 tokens, 12346 one more, 1235 one more (6 in all); 78 has 2 of its own.
+    assert batches == [[1, 3, 2], [0]]
+
+
+@pytest.mark.parametrize("place", [run_padded, run_packed])
+def test_running_out_of_memory_halves_the_budget_for_all_that_follows(place: object) -> None:
     tried: list[int] = []
     finished: list[int] = []
 
@@ -38,7 +49,10 @@ def test_running_out_of_memory_halves_the_budget_for_all_that_follows() -> None:
             raise torch.OutOfMemoryError
         finished.extend(rows)
 
-    run_in_batches([1] * 10, 8, run)
+    if place is run_padded:
+        run_padded([1] * 10, 8, run)
+    else:
+        run_packed([[row] for row in range(10)], 8, run)
     assert sorted(finished) == list(range(10))
     assert tried == [8, 4, 2, 2, 2, 2, 2]
 
@@ -48,7 +62,30 @@ def test_a_single_row_that_does_not_fit_raises() -> None:
         raise torch.OutOfMemoryError
 
     with pytest.raises(torch.OutOfMemoryError):
-        run_in_batches([4, 4], 8, run)
+        run_padded([4, 4], 8, run)
+
+
+def test_running_out_of_memory_within_a_judge_changes_nothing(
+    tiny_trio: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Judges().language_model(str(tiny_trio["base"]))
+    generator = torch.Generator().manual_seed(0)
+    sequences = [torch.randint(1, 200, (n,), generator=generator).tolist() for n in (3, 9, 9, 20, 31)]
+    expected = token_nlls(judge, sequences)
+    failed: list[int] = []
+
+    def small_device(model: object, packing: Packing) -> torch.Tensor:
+        if packing.ids.shape[1] > 30:
+            failed.append(packing.ids.shape[1])
+            raise torch.OutOfMemoryError
+        return packed_states(model, packing)
+
+    monkeypatch.setattr(scoring, "packed_states", small_device)
+    told: list[int] = []
+    found = token_nlls(judge, sequences, advance=told.append)
+    assert failed[0] == 2 + 8 + 8 + 19 + 30  # all at once; the last token of each predicts nothing
+    assert sum(told) == 5
+    assert np.concatenate(found) == pytest.approx(np.concatenate(expected), rel=1e-5, abs=1e-5)
 
 
 def test_distinct_items() -> None:
@@ -56,34 +93,22 @@ def test_distinct_items() -> None:
     assert (items, index.tolist(), counts.tolist()) == (["b", "a"], [0, 1, 0], [2, 1])
 
 
-def test_prompts_of_several_rows_are_shared() -> None:
-    sequences = [[1, 2, 3], [1, 2, 4], [1, 2], [5, 6, 7], [8, 9], [8, 9]]
-    # Row 2 has no token behind its prompt, row 3's prompt is its own, rows 4 and 5 have a prompt of one token.
-    assert shared_prefixes(sequences, [2, 2, 2, 2, 1, 1]) == {(1, 2): [0, 1]}
-
-
-def test_sharing_prompts_changes_nothing(tiny_trio: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    judge = Judges().language_model(str(tiny_trio["base"]))
-    generator = torch.Generator().manual_seed(0)
-    prompts = [torch.randint(1, 200, (n,), generator=generator).tolist() for n in (2, 5, 5, 9)]
-    lengths = (1, 4, 4, 13, 30)
-    tails = [torch.randint(1, 200, (n,), generator=generator).tolist() for n in lengths]
-    sequences = [prompt + tail for prompt in prompts for tail in tails]
-    starts = [len(prompt) for prompt in prompts for _ in tails]
-    alone = token_nlls(judge, sequences)
-    for budget in (1, 40, 10_000):
-        monkeypatch.setitem(scoring.TOKENS_PER_BATCH, "cpu", budget)
-        shared = token_nlls(judge, sequences, starts)
-        assert [len(nll) for nll in shared] == [len(ids) - 1 for ids in sequences]
-        assert np.concatenate(shared) == pytest.approx(np.concatenate(alone), rel=1e-5, abs=1e-5)
-
-
-def test_chunks_of_the_head_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_of_the_head_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     head, hidden, targets = torch.nn.Linear(8, 50), torch.randn(7, 8), torch.randint(0, 50, (7,))
     expected = -head(hidden).log_softmax(-1)[torch.arange(7), targets]
-    monkeypatch.setitem(scoring.HEAD_ELEMENTS, "cpu", 100)  # two tokens at a time
+    monkeypatch.setattr(scoring, "HEAD_ROWS", 4)
+    monkeypatch.setitem(scoring.LOGITS_AT_ONCE, "cpu", 100)  # the softmax of two tokens at a time
     assert torch.allclose(head_nlls(head, hidden, targets), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 70_000)])  # less than a piece, and a piece and a bit
+def test_the_blocked_gelu_is_the_tanh_formula(shape: tuple[int, int]) -> None:
+    x = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.gelu(x.double(), approximate="tanh")
+    rounded = BlockedGELU()(x.bfloat16())
+    assert torch.allclose(rounded.double(), expected, rtol=1e-2, atol=1e-2)  # bfloat16 has 8 bits
+    assert torch.allclose(BlockedGELU()(x).double(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_judge_that_changes_its_logits_behind_the_head_is_refused(tiny_trio: dict[str, Path]) -> None:

@@ -1,0 +1,36 @@
+"""GPT-2's activation, gelu(x) = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), in pieces that stay in cache.
+
+On a CPU torch's own kernel of this formula takes most of its time in a tanh that `torch.tanh` computes six times as
+quickly; transformers' `NewGELUActivation` walks through the whole tensor eight times.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import GELUTanh, NewGELUActivation
+
+PIECE = 2**17  # float32 numbers: 512 KiB
+
+
+class BlockedGELU(nn.Module):
+    """GELU with tanh in float32.  On a CPU it overwrites its input, which is the projection before it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return nn.functional.gelu(x, approximate="tanh")
+        for piece in torch.split(x.view(-1), PIECE):
+            wide = piece.float()
+            inner = wide * wide
+            torch.addcmul(wide, inner, wide, value=0.044715, out=inner).mul_(math.sqrt(2 / math.pi)).tanh_()
+            piece.copy_(wide.mul_(inner.add_(1).mul_(0.5)))
+        return x
+
+
+def block_gelus(model: Any) -> None:
+    """Replace every activation of this formula in a model."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation | GELUTanh):
+                setattr(module, name, BlockedGELU())
