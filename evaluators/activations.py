@@ -20,12 +20,13 @@ class BlockedGELU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu":
             return nn.functional.gelu(x, approximate="tanh")
-        for piece in torch.split(x.view(-1), PIECE):
+        flat = x.reshape(-1)
+        for piece in torch.split(flat, PIECE):
             wide = piece.float()
             inner = wide * wide
             torch.addcmul(wide, inner, wide, value=0.044715, out=inner).mul_(math.sqrt(2 / math.pi)).tanh_()
             piece.copy_(wide.mul_(inner.add_(1).mul_(0.5)))
-        return x
+        return flat.view(x.shape)
 
 
 def block_gelus(model: Any) -> None:
