@@ -10,6 +10,8 @@ from leaderboard.rank import Derived
 SHOWN = "time_per_output_token_s"
 MODEL = "roofline_s_per_token"
 ENSEMBLE = "ensemble of "
+LEAVES_ONE = 1.15
+LABEL_HEIGHT = 1 / 15  # of a chart
 DETAILS = (
     ("time_to_first_token_s", "First token", 1e3, "ms"),
     ("time_per_output_token_s", "Each further token", 1e3, "ms"),
@@ -119,6 +121,23 @@ class Scaling:
     axis: str
     measured: tuple[Curve, ...]
     model: tuple[Curve, ...]
+
+    @property
+    def top(self) -> float:
+        """The ratio at the upper edge."""
+        return 1.08 * max([1.2, *(ratio for curve in (*self.measured, *self.model) for _, ratio in curve.points)])
+
+    @property
+    def labels(self) -> list[tuple[str, float]]:
+        """Names at the ends of the curves that leave 1, pushed up where they would cover each other."""
+        ends = sorted(
+            (curve.points[-1][1], curve.method) for curve in self.measured if curve.points[-1][1] > LEAVES_ONE
+        )
+        found: list[tuple[str, float]] = []
+        for ratio, method in ends:
+            free = found[-1][1] + LABEL_HEIGHT * self.top if found else 0.0
+            found.append((method, max(ratio, free)))
+        return found
 
 
 def scaling(lines: Sequence[Mapping[str, Any]]) -> list[Scaling]:

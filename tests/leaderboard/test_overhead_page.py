@@ -4,12 +4,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from toyboard import MakeDatabase, make_suite
 
 from bench.schema import OverheadRecord
 from bench.store import Store
 from leaderboard import render
-from leaderboard.overhead import MODEL, SHOWN, cells, ledgers, once, scaling
+from leaderboard.overhead import MODEL, SHOWN, Curve, Scaling, cells, ledgers, once, scaling
 from leaderboard.query import read_boards
 
 
@@ -52,6 +53,13 @@ def test_curves_run_along_one_axis_with_the_model_beside_them() -> None:
     assert curves == {"base": ((1, 1.0), (8, 1.0)), "dexperts": ((1, 3.0), (8, 2.5))}
     assert [curve.points for curve in by_batch.model] == [((1, 3.0), (8, 3.0))]
     assert [curve.points for curve in by_members.measured] == [((1, 1.0), (2, 1.75))]
+
+
+def test_names_of_curves_that_end_together_stand_apart() -> None:
+    """A chart up to 3 * 1.08 = 3.24 with names of a fifteenth, 0.216, each: 2.5 stays, 2.6 goes up to 2.716."""
+    flat = Curve("g1", ((1, 1.0), (8, 1.1)))
+    plot = Scaling("", "", (flat, Curve("b", ((1, 3.0), (8, 2.6))), Curve("a", ((1, 2.0), (8, 2.5)))), ())
+    assert plot.labels == [("a", 2.5), ("b", pytest.approx(2.716))]
 
 
 def test_what_happens_once_is_in_milliseconds() -> None:
