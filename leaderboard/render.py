@@ -133,7 +133,7 @@ def board_files(
             **common, page="overhead", details=overhead.DETAILS, ledgers=overhead.ledgers(board)
         ),
         f"{folder}paper.html": env.get_template("paper.html").render(
-            **common, page="paper", figures=drawn, data=paper.page_data(drawn, (ALL, *board.sets))
+            **common, page="paper", figures=drawn, data=paper.page_data(board, drawn)
         ),
         f"{folder}runs.html": env.get_template("runs.html").render(
             **common, page="runs", runs=board.runs, recipes=recipes(board)

@@ -35,11 +35,10 @@ def paper_figures(board: Board, series: Sequence[Series]) -> list[Figure]:
 WIDTH, HEIGHT, FONT = 460, 250, 12  # pixels; the page stretches a panel to its place and keeps the margins
 
 
-def page_data(figures: Sequence[Figure], sets: Sequence[str]) -> dict[str, Any]:
+def page_data(board: Board, figures: Sequence[Figure]) -> dict[str, Any]:
     """What the page's script draws: figure -> prompt set -> panels, each with the rows of its table."""
-    return {
-        f.claim.key: {p: [_drawing(panel) for panel in f.panels[p]] for p in sets if p in f.panels} for f in figures
-    }
+    drawn = {f.claim.key: {p: [_drawing(panel) for panel in panels] for p, panels in f.panels.items()} for f in figures}
+    return {"labels": [place.label for place in board.places], "figures": drawn}
 
 
 def _drawing(panel: Panel) -> dict[str, Any]:

@@ -129,11 +129,10 @@ def between_basins(board: Board, parts: Cast) -> Figure:
     bridge = parts.bridge
     if bridge is None:
         return Figure(BROKEN, absent("no line to a model of another pre-training"))
-    panels = {p: _bridge_panels(board, bridge, p) for p in (ALL, *board.sets)}
-    return Figure(BROKEN, _bridge_findings(board, bridge), panels)
+    return Figure(BROKEN, _bridge_findings(board, bridge), {ALL: _bridge_panels(board, bridge)})
 
 
-def _bridge_panels(board: Board, bridge: Series, prompts: str) -> list[Panel]:
+def _bridge_panels(board: Board, bridge: Series) -> list[Panel]:
     panels = []
     x = axis("From base (0) to other (1)")
     for metrics in ((COST,), DISTINCT, ("acceptability",)):
@@ -141,7 +140,7 @@ def _bridge_panels(board: Board, bridge: Series, prompts: str) -> list[Panel]:
         traces = [
             trace
             for k, m in enumerate(known)
-            for trace in curve(board, bridge, m, prompts, name=title(m) if len(metrics) > 1 else "",
+            for trace in curve(board, bridge, m, name=title(m) if len(metrics) > 1 else "",
                                paint=color(bridge.slot + k), mark=k)
         ]  # fmt: skip
         if traces:
@@ -151,7 +150,7 @@ def _bridge_panels(board: Board, bridge: Series, prompts: str) -> list[Panel]:
                 for trace in traces:
                     trace["showlegend"] = False
             panels.append(Panel(name, traces, x, axis(unit, **stretched(values(traces))),
-                                table(board, bridge.places, known, prompts)))  # fmt: skip
+                                table(board, bridge.places, known, ALL)))  # fmt: skip
     return panels
 
 

@@ -26,15 +26,15 @@ HEAD = ("Setting", "Metric", "Value", "95 % interval", "n")
 class Panel:
     """`x`, `y`, `top` are Plotly axes; traces with `"top": True` belong to the horizontal axis above.
 
-    `rows`: the numbers behind it under `head`, as text.  `square`: a map, which wants room for its colour bar.  `foot`:
-    pixels for what stands below.
+    `rows`: the numbers behind it under `head`, as text; a place by its index.  `square`: a map, which wants room for
+    its colour bar.  `foot`: pixels for what stands below.
     """
 
     title: str
     traces: Sequence[Trace]
     x: Mapping[str, Any]
     y: Mapping[str, Any]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | int]]
     head: Sequence[str] = HEAD
     top: Mapping[str, Any] | None = None
     shapes: Sequence[Mapping[str, Any]] = ()
@@ -76,22 +76,15 @@ def precise(value: float | None) -> str:
     return f"{value:.2g}".replace("-", MINUS)
 
 
-def spoken(board: Board, place: int, metric: str, result: Result) -> str:
-    """What a reader sees over a mark."""
-    interval = "" if result.low is None else f" [{precise(result.low)}, {precise(result.high)}]"
-    what = f"{safe(title(metric))} {precise(result.value)}{interval} (n {scored(result)})"
-    return f"<b>{safe(board.places[place].label)}</b><br>{what}"
-
-
-def table(board: Board, places: Iterable[int], metrics: Sequence[str], prompts: str) -> list[list[str]]:
-    """The numbers of these places, one line each."""
-    found = []
+def table(board: Board, places: Iterable[int], metrics: Sequence[str], prompts: str) -> list[list[str | int]]:
+    """The numbers of these places, one line each; a trace finds its own by `customdata`, the place, and `meta`."""
+    found: list[list[str | int]] = []
     for i in places:
         for metric in metrics:
             r = board.get(i, metric, prompts)
             if r is not None:
                 interval = number(None) if r.low is None else f"{precise(r.low)} to {precise(r.high)}"
-                found.append([board.places[i].label, title(metric), precise(r.value), interval, scored(r)])
+                found.append([i, title(metric), precise(r.value), interval, scored(r)])
     return found
 
 
@@ -117,8 +110,8 @@ def curve(board: Board, series: Series, metric: str, prompts: str = ALL, *, name
         "mode": "lines+markers",
         "line": {"color": paint, "width": 1.8, "dash": DASHES[mark % len(DASHES)]},
         "marker": {"color": paint, "size": 6, "symbol": SYMBOLS[mark % len(SYMBOLS)]},
-        "text": [spoken(board, i, metric, r) for i, r in known],
-        "hovertemplate": "%{text}<extra></extra>",
+        "customdata": [i for i, _ in known],
+        "meta": title(metric),
     }
     framed = [(position(board, series, i), r) for i, r in known if r.low is not None]
     if len(framed) < 2:

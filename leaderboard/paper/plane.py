@@ -9,7 +9,7 @@ from bench.stats import Floats
 from leaderboard.figures import short, title
 from leaderboard.paper.cast import Cast, experts_total
 from leaderboard.paper.figure import Claim, Figure, Finding, absent, beyond, shown
-from leaderboard.paper.panel import ALPHA, BETA, Panel, Trace, axis, color_bar, metric_title, spoken, table
+from leaderboard.paper.panel import ALPHA, BETA, Panel, Trace, axis, color_bar, metric_title, table
 from leaderboard.query import ALL, Board
 from leaderboard.rank import CONTROL, COST, Derived, Series, draws, finite_interval
 
@@ -129,16 +129,12 @@ def heat_map(board: Board, plane: Series, metric: str, prompts: str = ALL) -> Pa
     cells = [[at.get((x, y)) for x in xs] for y in ys]
     results = [[None if i is None else board.get(i, metric, prompts) for i in row] for row in cells]
     z = [[height(None if r is None else r.value, log) for r in row] for row in results]
-    text = [
-        ["" if i is None or r is None else spoken(board, i, metric, r) for i, r in zip(row, found, strict=True)]
-        for row, found in zip(cells, results, strict=True)
-    ]
     known = [v for row in z for v in row if v is not None]
     ticks = log_ticks(min(known), max(known)) if log and known else {}
     scale: dict[str, Any] = {"colorscale": "Cividis", "reversescale": board.metrics[metric].direction == "lower"}
     if metric == CONTROL:
         scale = {"colorscale": DIVERGING, "zmid": 0.5}
-    heat = {"type": "heatmap", "x": xs, "y": ys, "z": z, "text": text, "hovertemplate": "%{text}<extra></extra>",
+    heat = {"type": "heatmap", "x": xs, "y": ys, "z": z, "customdata": cells, "meta": title(metric),
             "colorbar": color_bar(metric_title(board, metric), **ticks), "hoverongaps": False, **scale}  # fmt: skip
     equal = {"type": "contour", "x": xs, "y": ys, "z": z, "showscale": False, "hoverinfo": "skip", "ncontours": 8,
              "contours": {"coloring": "none"}, "line": {"color": f"{INK}", "width": 0.7}, "opacity": 0.55,

@@ -7,7 +7,7 @@
   const config = { responsive: true, displaylogo: false, displayModeBar: false };
 
   function panel(box) {
-    const sets = data[box.dataset.figure], chosen = choice ? choice.value : "";
+    const sets = data.figures[box.dataset.figure], chosen = choice ? choice.value : "";
     return (sets[chosen] || sets[""])[box.dataset.panel];
   }
   // "--s0" is that colour of the style sheet; "--s0:0.2" the same, faded.
@@ -19,6 +19,20 @@
     const hex = style.getPropertyValue(token[1]).trim();
     return token[2] ? hex + Math.round(token[2] * 255).toString(16).padStart(2, "0") : hex;
   }
+  // A place's label, or the word that a row without a place begins with.
+  const named = (first) => (typeof first === "number" ? data.labels[first] : first);
+  // What a reader sees over a mark: the row of its place (customdata) and metric (meta).
+  function spoken(trace, rows) {
+    if (!trace.customdata) return trace;
+    const found = new Map(rows.map((row) => [`${row[0]} ${row[1]}`, row]));
+    const one = (place) => {
+      if (Array.isArray(place)) return place.map(one);
+      const row = found.get(`${place} ${trace.meta}`);
+      return row ? `<b>${plain(named(place))}</b><br>${plain(row[1])} ${row[2]} (${row[3]}; n ${row[4]})` : "";
+    };
+    return { ...trace, text: trace.customdata.map(one), hovertemplate: "%{text}<extra></extra>" };
+  }
+  const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   function draw(box) {
     const found = panel(box), canvas = box.querySelector(".canvas");
     box.hidden = !found;
@@ -30,7 +44,7 @@
     layout.paper_bgcolor = "rgba(0,0,0,0)";
     layout.font = { ...layout.font, family: "system-ui, sans-serif", color: style.getPropertyValue("--soft").trim() };
     layout.hoverlabel = { bgcolor: style.getPropertyValue("--panel").trim(), bordercolor: style.getPropertyValue("--line").trim(), font: { color: ink, size: 12 }, align: "left" };
-    Plotly.react(canvas, painted(found.data, style), layout, config);
+    Plotly.react(canvas, painted(found.data, style).map((trace) => spoken(trace, found.rows)), layout, config);
     if (box.querySelector(".data").open) fill(box);
   }
   function make(tag, attributes, ...children) {
@@ -42,7 +56,7 @@
   function fill(box) {
     const found = panel(box);
     const head = make("tr", {}, ...found.head.map((name) => make("th", { scope: "col" }, name)));
-    const rows = found.rows.map((row) => make("tr", {}, make("th", { scope: "row" }, row[0]), ...row.slice(1).map((cell) => make("td", {}, cell))));
+    const rows = found.rows.map((row) => make("tr", {}, make("th", { scope: "row" }, named(row[0])), ...row.slice(1).map((cell) => make("td", {}, cell))));
     box.querySelector(".data .scroll").replaceChildren(make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
   }
   function redraw() { boxes.forEach(draw); }
