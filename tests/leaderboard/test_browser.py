@@ -187,6 +187,9 @@ def test_the_papers_figures_follow_the_chosen_prompts(chromium: Browser, site: P
     assert chromium.run(first) != neutral
     assert chromium.run("return location.search") == ""
     assert chromium.wait("document.querySelectorAll('#figure-3 tbody tr').length") == 7
+    row = chromium.run("return [...document.querySelector('#figure-3 tbody tr').cells].map((c) => c.textContent)")
+    over = chromium.run("return document.querySelector('#figure-3 .canvas').data.at(-1).text[0]")
+    assert over == f"<b>{row[0]}</b><br>{row[1]} {row[2]} ({row[3]}; n {row[4]})" and row[0] == "g1(alpha=-1)"
     painted = "return document.querySelector('#figure-3 .canvas').data.at(-1).line.color"
     assert chromium.run(painted) == chromium.run(
         "return getComputedStyle(document.documentElement).getPropertyValue('--s0').trim()"
