@@ -52,4 +52,5 @@ def verify(
         more = len(report.mismatches) - SHOWN
         print(f"{bundle}: does not verify{f'; {more} more rows do not match' if more > 0 else ''}")
         raise typer.Exit(1)
-    print(f"{bundle}: verified" + (f"; its database is {extract}" if extract else ""))
+    left = f", but for the {len(report.skipped)} things skipped" if report.skipped else ""
+    print(f"{bundle}: verified{left}" + (f"; its database is {extract}" if extract else ""))

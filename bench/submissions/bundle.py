@@ -207,18 +207,23 @@ def facts(store: Store) -> Manifest:
 
     environments = dict(store.db.execute("SELECT digest, details FROM environments ORDER BY id").fetchall())
     environments = {digest: json.loads(details) for digest, details in environments.items()}
-    checkpoints: dict[str, str] = {}
-    for members in column("SELECT checkpoints FROM mixtures ORDER BY id"):
-        checkpoints |= json.loads(members)
     return Manifest(
         suite=", ".join(column("SELECT name FROM suites")),
         engines=tuple(column("SELECT DISTINCT engine FROM points ORDER BY engine")),
         migrations=tuple(column("SELECT name FROM _sqlite_migrations ORDER BY id")),
         commits=tuple(sorted({str(details.get("commit")) for details in environments.values()})),
         environments=environments,
-        checkpoints=dict(sorted(checkpoints.items())),
+        checkpoints=checkpoints(store),
         counts={table: column(f"SELECT count(*) FROM {table}")[0] for table in tables(store.db)},
     )
+
+
+def checkpoints(store: Store) -> dict[str, str]:
+    """Name -> SHA-256 of the checkpoints that some point mixes."""
+    found: dict[str, str] = {}
+    for (members,) in store.db.execute("SELECT checkpoints FROM mixtures ORDER BY id"):
+        found |= json.loads(members)
+    return dict(sorted(found.items()))
 
 
 def missing(store: Store) -> list[str]:

@@ -33,7 +33,7 @@ from bench.submissions.verdicts import (
     places,
     read_verdict,
 )
-from evaluators.base import Evaluator, Samples, TextEvaluator
+from evaluators.base import Evaluator, ProbeEvaluator, Samples, TextEvaluator
 from evaluators.judges import Judges
 from evaluators.perplexity import Perplexity
 
@@ -159,6 +159,7 @@ class Check:
     judges: Judges
     done: list[str] = field(default_factory=list)
     reason: str | None = None
+    sums: bool = False
 
     def verdicts(self) -> Iterator[Mismatch]:
         stored = self._stored()
@@ -168,9 +169,9 @@ class Check:
             data, expected = verdict.data, self._data(verdict, local)
             if data is not None and expected is not None and data != expected:
                 yield Mismatch("evaluations", self._row(verdict), "data", data, expected)
-            elif (used := data if expected is None else expected) is not None:
+            elif (used := data if expected is None else expected) is not None and (keys := self._keys(verdict, used)):
                 known += 1
-                if verdict.key not in (keys := self._keys(verdict, used)):
+                if verdict.key not in keys:
                     yield Mismatch("evaluations", self._row(verdict), "key", verdict.key, keys[0])
             for table, row, column, has, wanted in self._differences(verdict):
                 yield Mismatch(table, self._row(verdict) | row, column, has, wanted)
@@ -179,7 +180,7 @@ class Check:
         if self.reason is None:
             some = "all completions" if self.name in CHEAP else f"{self.sample} prompts each (--seed {self.seed})"
             self.done.append(f"{some} judged again")
-        self.done.append("estimates computed again")
+        self.done.append("estimates computed again" if self.sums else "its estimates have no sums to follow from")
 
     def _row(self, verdict: Verdict) -> dict[str, object]:
         return {"point": verdict.label, "evaluator": self.name}
@@ -247,11 +248,22 @@ class Check:
         return [texts_digest(verdict.items)] if self.name == "nll" else []
 
     def _keys(self, verdict: Verdict, data: Sequence[str]) -> list[str]:
-        """The key of a verdict on completions; else on a mixture, or on all checkpoints."""
-        checkpoints = plan.key_of("checkpoints", bundle.facts(self.store).checkpoints)
-        subjects = [verdict.mixture, checkpoints] if verdict.generation is None else [verdict.generation]
+        """The keys of a verdict on completions; else on a mixture or on all checkpoints: none if not all are known."""
+        subjects = [verdict.mixture] if verdict.generation is None else [verdict.generation]
+        if verdict.generation is None and not isinstance(self.evaluator, ProbeEvaluator):
+            subjects = [*subjects, *self._checkpoints] if self._checkpoints else []
         given = json.loads(self.options)
         return [plan.evaluation_key(subject, self.name, self.version, given, data) for subject in subjects]
+
+    @cached_property
+    def _checkpoints(self) -> list[str]:
+        """The key of all the suite's checkpoints together; empty where no point mixes some of them."""
+        digests = bundle.checkpoints(self.store)
+        return (
+            [plan.key_of("checkpoints", digests)]
+            if digests.keys() == stored_suite(self.store).checkpoints.keys()
+            else []
+        )
 
     # -------------------------------------------------------------------------------------- one verdict
 
@@ -272,6 +284,7 @@ class Check:
             summaries = [s for s in judgement.summaries if not isinstance(s, RatioStatistic)] if cheap else []
             summaries += medians(evaluator, stored, samples)
         sets = list(dict.fromkeys(item.set for item in verdict.items)) if verdict.generation_id is not None else []
+        self.sums |= bool(stored.sums) or bool(summaries)
         for metric, own in stored.sums.items():
             if lost := [item for item in verdict.items if item not in own]:
                 yield "statistics", {"metric": metric} | named(lost[0]), "numerator", ABSENT, "a number"

@@ -85,6 +85,9 @@ def compare_judgement(
                        column.reasons.get(i) if value is None else value)  # fmt: skip
     for summary in judgement.summaries:
         if isinstance(summary, RatioStatistic):
+            transform = stored.transforms.get(summary.metric)
+            if transform != summary.transform:
+                yield "estimates", {"metric": summary.metric}, "transform", transform, summary.transform
             yield from compare_sums(stored, summary, samples.prompts, tolerance)
 
 

@@ -49,7 +49,7 @@ def database(tmp_path_factory: pytest.TempPathFactory, tiny_suite: Path) -> Path
     text = tiny_suite.read_text().replace("./", f"{tiny_suite.parent}/")
     suite.write_text(text + "  - repetition: {n: 2}\n  - length\n  - weight_distance: {pairs: ['expert:base']}\n")
     run(suite, folder / "r.db")
-    run(suite, folder / "r.db", limit=1)
+    run(suite, folder / "r.db", limit=1, only=["base"])
     return folder / "r.db"
 
 
@@ -168,6 +168,7 @@ TEXT = (
         (f"UPDATE estimates SET low = low - 0.001 WHERE prompts = 'positive' AND {of('perplexity')}",
          ("estimates", 'evaluator "perplexity"', 'prompts "positive"', "low: stored")),
         (f"UPDATE estimates SET value = value / 2 WHERE {of('nll')}", ("estimates", 'metric "nll_positive"', "value")),
+        (f"UPDATE estimates SET transform = 'exp' WHERE {of('sentiment')}", ("estimates", "transform: stored", "exp")),
         ("UPDATE generations SET n_tokens = n_tokens + 1 WHERE id = 1", ("generations", "n_tokens")),
         ("UPDATE inputs SET text = 'The film' WHERE id = 1", ("generations", "key: stored")),
         ("UPDATE evaluations SET options = replace(options, 'full', 'completion') WHERE evaluator = 'sentiment'",
@@ -334,7 +335,7 @@ def test_the_commands(database: Path, bundle: Path, tmp_path: Path) -> None:
     made = lerpbench("submit", "--db", database, "--suite", "tiny", "--out", path)
     assert made.exit_code == 0 and "suite tiny, 8 points, 6 generations" in made.stdout
     good = lerpbench("verify", path, "--extract", tmp_path / "tiny.db", "--seed", 7)
-    assert good.exit_code == 0 and "verified; its database is" in good.stdout
+    assert good.exit_code == 0 and "things skipped; its database is" in good.stdout
     assert "4 prompts each (--seed 7) judged again" in good.stdout
     with closing(Store.read(tmp_path / "tiny.db")) as store:
         assert store.db.execute("SELECT name FROM suites").fetchall() == [("tiny",)]
