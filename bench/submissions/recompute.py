@@ -248,7 +248,7 @@ class Check:
         return [texts_digest(verdict.items)] if self.name == "nll" else []
 
     def _keys(self, verdict: Verdict, data: Sequence[str]) -> list[str]:
-        """The keys of a verdict on completions; else on a mixture or on all checkpoints: none if not all are known."""
+        """The key of a verdict on completions; else on a mixture or on all checkpoints, none where one is not known."""
         subjects = [verdict.mixture] if verdict.generation is None else [verdict.generation]
         if verdict.generation is None and not isinstance(self.evaluator, ProbeEvaluator):
             subjects = [*subjects, *self._checkpoints] if self._checkpoints else []
@@ -259,11 +259,8 @@ class Check:
     def _checkpoints(self) -> list[str]:
         """The key of all the suite's checkpoints together; empty where no point mixes some of them."""
         digests = bundle.checkpoints(self.store)
-        return (
-            [plan.key_of("checkpoints", digests)]
-            if digests.keys() == stored_suite(self.store).checkpoints.keys()
-            else []
-        )
+        complete = digests.keys() == stored_suite(self.store).checkpoints.keys()
+        return [plan.key_of("checkpoints", digests)] if complete else []
 
     # -------------------------------------------------------------------------------------- one verdict
 
