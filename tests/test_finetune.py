@@ -22,6 +22,7 @@ import methods
 from bench import engines
 from bench import experts as planned
 from bench import finetune as training
+from bench.cli import running
 from bench.cli.finetuning import finetune as command
 from bench.experts import PlannedExpert, given_checkpoints, normalised, plan_experts, require_no_leak, trained
 from bench.finetune import Workshop, finetune
@@ -280,9 +281,9 @@ def test_a_finished_trial_is_never_repeated(
     trials: list[int] = []
     train = training.train
 
-    def counted(expert: Any, trial: Any, *rest: Any) -> Any:
+    def counted(expert: Any, trial: Any, *rest: Any, **more: Any) -> None:
         trials.append(trial.trial.steps)
-        return train(expert, trial, *rest)
+        train(expert, trial, *rest, **more)
 
     monkeypatch.setattr(training, "train", counted)
     make(written(folder, tiny_trio, steps="2"), folder / "another.db")  # the cache remembers, not the database
@@ -355,31 +356,24 @@ def test_two_processes_do_not_train_one_trial(folder: Path, tiny_trio: dict[str,
 # ---------------------------------------------------------------------------------------------- the command
 
 
-def lerpbench(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
-    calling = [sys.executable, "-m", "bench.cli", *map(str, arguments)]
-    return subprocess.run(calling, capture_output=True, text=True, timeout=300, check=False, **more)
-
-
 def test_killed_and_called_again_then_run(folder: Path, tiny_trio: dict[str, Path]) -> None:
     """kill -9 after the first finished trial: it is not repeated, and the suite runs on the experts as it is."""
     path, db = written(folder, tiny_trio, rates="[1e-3, 1e-4]", steps="20"), folder / "r.db"
-    refusal = lerpbench("run", path, "--db", db, "--site", folder / "site")
-    assert refusal.returncode == 2 and refusal.stderr.count("\n") == 1 and "lerpbench finetune" in refusal.stderr
+    with pytest.raises(UserError, match="run `lerpbench finetune SUITE` first"):
+        running.run(str(path), db, folder / "site", "transformers")
     calling = [sys.executable, "-m", "bench.cli", "finetune", str(path), "--db", str(db)]
     killed = subprocess.Popen(calling, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     records = list(plans(path)[0].trials)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not records[0].record_path.exists() and killed.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     os.killpg(killed.pid, signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL, "it ended before it could be killed"
     first = records[0].record_path.read_bytes()
-    done = lerpbench("finetune", path, "--db", db)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(calling, capture_output=True, text=True, check=True, timeout=300)
     assert "trial 1 of 2" not in done.stderr.partition("antiexpert")[0] and records[0].record_path.read_bytes() == first
     assert done.stdout.count("chosen") == 2
-    run = lerpbench("run", path, "--db", db, "--site", folder / "site")
-    assert run.returncode == 0, run.stderr
+    running.run(str(path), db, folder / "site", "transformers")
     with sqlite3.connect(db) as connection:
         members = connection.execute("SELECT checkpoints FROM mixtures").fetchall()
         digests = connection.execute(
