@@ -33,7 +33,7 @@ from bench.submissions.verdicts import (
     places,
     read_verdict,
 )
-from evaluators.base import Evaluator, ProbeEvaluator, Samples, TextEvaluator
+from evaluators.base import ContrastEvaluator, Evaluator, ProbeEvaluator, Samples, TextEvaluator
 from evaluators.judges import Judges
 from evaluators.perplexity import Perplexity
 
@@ -166,7 +166,7 @@ class Check:
         local = self._local(stored)
         known = 0
         for verdict in stored:
-            data, expected = verdict.data, self._data(verdict, local)
+            data, expected = verdict.data, self._data(verdict, stored, local)
             if data is not None and expected is not None and data != expected:
                 yield Mismatch("evaluations", self._row(verdict), "data", data, expected)
             elif (used := data if expected is None else expected) is not None and (keys := self._keys(verdict, used)):
@@ -241,16 +241,20 @@ class Check:
             return None
         return data
 
-    def _data(self, verdict: Verdict, local: list[str] | None) -> list[str] | None:
-        """The digests that the verdict's key should cover, None where they cannot be known."""
+    def _data(self, verdict: Verdict, stored: Sequence[Verdict], local: list[str] | None) -> list[str] | None:
+        """The digests that the verdict's key should cover, None where they cannot be known.
+
+        Of what asks the models: its sentences'.  A verdict without any was asked the same as the others.
+        """
         if self.evaluator is None or isinstance(self.evaluator, TextEvaluator):
             return local
-        return [texts_digest(verdict.items)] if self.name == "nll" else []
+        items = next((other.items for other in (verdict, *stored) if other.items), None)
+        return [] if items is None else [texts_digest(items)]
 
     def _keys(self, verdict: Verdict, data: Sequence[str]) -> list[str]:
         """The key of a verdict on completions; else on a mixture or on all checkpoints, none where one is not known."""
         subjects = [verdict.mixture] if verdict.generation is None else [verdict.generation]
-        if verdict.generation is None and not isinstance(self.evaluator, ProbeEvaluator):
+        if verdict.generation is None and not isinstance(self.evaluator, ProbeEvaluator | ContrastEvaluator):
             subjects = [*subjects, *self._checkpoints] if self._checkpoints else []
         given = json.loads(self.options)
         return [plan.evaluation_key(subject, self.name, self.version, given, data) for subject in subjects]

@@ -104,7 +104,8 @@ def test_a_bundle_holds_one_suite_and_verifies(database: Path, bundle: Path, tmp
     assert report.verified, [str(m) for m in report.mismatches]
     checked = {name for name, _ in report.checked}
     assert {"schema", "points", "mixtures", "completions", "sentiment", "distinct", "nll", "overhead"} <= checked
-    assert {name for name, _ in report.skipped} == {"overhead", "completions", "nll", "next_token", "weight_distance"}
+    asked = {"nll", "next_token", "linearity", "weight_distance"}
+    assert {name for name, _ in report.skipped} == {"overhead", "completions"} | asked
     path, manifest = unpack(bundle, tmp_path)
     with closing(sqlite3.connect(path)) as small, closing(sqlite3.connect(database)) as large:
         for view in ("results", "completions", "overhead"):
