@@ -4,7 +4,7 @@ A derived number carries an interval from the same prompt bootstrap as the estim
 resampled together, because they were measured on the same prompts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -62,7 +62,6 @@ class Row:
     reason: str | None
     spearman: Derived
     barrier: Derived
-    loss_barriers: Mapping[str, Derived]  # by metric: the loss on each set of test sentences
     models_per_token: int
     overhead: Derived
 
@@ -144,7 +143,6 @@ def _row(board: Board, series: Series, prompts: str) -> Row:
         reason=reason,
         spearman=monotonicity(board, series, prompts),
         barrier=barrier(board, series, prompts),
-        loss_barriers={metric: barrier(board, series, ALL, metric) for metric in losses(board)},
         models_per_token=max(board.places[i].models_per_token for i in series.places),
         overhead=_overhead(board, series.method),
     )

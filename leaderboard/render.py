@@ -142,7 +142,6 @@ def board_files(
             **common, page="methodology", text=methodology()
         ),
         f"{folder}results.csv": results_csv(board),
-        f"{folder}results.json": results_json(board),
     }
     for name, content in completions.files(stores, board, everything, selection):
         found[f"{folder}texts/{name}"] = content
@@ -295,13 +294,6 @@ def results_csv(board: Board) -> str:
     writer.writerow(COLUMNS)
     writer.writerows(board.rows)
     return out.getvalue()
-
-
-def results_json(board: Board) -> str:
-    """The view's rows under their columns' names, which stand once, as do suite and engine."""
-    rows = [[row[2], json.loads(row[3]), *row[4:]] for row in board.rows]
-    held = {"suite": board.suite, "engine": board.engine, "columns": COLUMNS[2:], "rows": rows}
-    return json.dumps(held, ensure_ascii=False, separators=(",", ":")).replace("],[", "],\n[") + "\n"
 
 
 def environment() -> jinja2.Environment:
