@@ -15,9 +15,10 @@ import numpy as np
 
 import evaluators
 from bench import plan
-from bench.execute import estimates
+from bench.execute import Reporter, estimates
 from bench.prompts import texts_digest
 from bench.schema import Prompt, Sampling, UserError
+from bench.serving import Advance
 from bench.stats import MedianStatistic, RatioStatistic, Summary
 from bench.store import Store
 from bench.submissions import bundle
@@ -42,7 +43,7 @@ NOT_JUDGED_AGAIN = ("huggingface",)  # would run a script that the bundle names
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # a model's scores on another machine
 
 
-def recompute(store: Store, report: Report, sample: int, seed: int, device: str) -> None:
+def recompute(store: Store, report: Report, sample: int, seed: int, device: str, reporter: Reporter) -> None:
     """Check every generation and every verdict of a database of one suite."""
     (n,) = store.db.execute("SELECT count(*) FROM generations").fetchone()
     right = f"every prompt of {n} generations has all its samples; keys follow from prompts and sampling"
@@ -52,12 +53,14 @@ def recompute(store: Store, report: Report, sample: int, seed: int, device: str)
     found = store.db.execute(
         "SELECT evaluator, version, options, count(*) FROM evaluations GROUP BY 1, 2, 3 ORDER BY min(id)"
     )
-    for name, version, stored_options, count in found.fetchall():
-        check = Check(store, name, version, stored_options, sample, seed, judges)
-        if report.check(shown(name).strip('"'), "", check.verdicts):
-            report.checked[-1] = (report.checked[-1][0], f"{count} verdicts: {'; '.join(check.done)}")
-        if check.reason is not None:
-            report.skipped.append((shown(name).strip('"'), check.reason))
+    configurations = found.fetchall()
+    with reporter.task("Verifying verdicts", sum(row[-1] for row in configurations)) as advance:
+        for name, version, stored_options, count in configurations:
+            check = Check(store, name, version, stored_options, sample, seed, judges, advance)
+            if report.check(shown(name).strip('"'), "", check.verdicts):
+                report.checked[-1] = (report.checked[-1][0], f"{count} verdicts: {'; '.join(check.done)}")
+            if check.reason is not None:
+                report.skipped.append((shown(name).strip('"'), check.reason))
 
 
 def generations(store: Store) -> Iterator[Mismatch]:
@@ -157,6 +160,7 @@ class Check:
     sample: int
     seed: int
     judges: Judges
+    advance: Advance
     done: list[str] = field(default_factory=list)
     reason: str | None = None
     sums: bool = False
@@ -166,6 +170,7 @@ class Check:
         local = self._local(stored)
         known = 0
         for verdict in stored:
+            self.advance(1)
             data, expected = verdict.data, self._data(verdict, stored, local)
             if data is not None and expected is not None and data != expected:
                 yield Mismatch("evaluations", self._row(verdict), "data", data, expected)

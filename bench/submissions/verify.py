@@ -18,6 +18,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from bench import engines, environment, plan
+from bench.execute import Reporter
 from bench.migrations import APPLICATION_ID, migrations
 from bench.schema import Recipe, Sampling, UserError
 from bench.store import Store
@@ -40,7 +41,9 @@ JSON_COLUMNS = {
 TYPES = {"INTEGER": "('integer')", "REAL": "('real', 'integer')", "TEXT": "('text')", "BLOB": "('blob')"}
 
 
-def verify(bundle: Path, sample: int, seed: int | None, device: str, extract: Path | None = None) -> Report:
+def verify(
+    bundle: Path, sample: int, seed: int | None, device: str, reporter: Reporter, extract: Path | None = None
+) -> Report:
     """Check a bundle.  `sample`: how many prompts of each generation are judged again, drawn by `seed` (None: afresh).
 
     With `extract`, a database that passes is written there.  Raises UserError for what is no bundle.
@@ -55,7 +58,7 @@ def verify(bundle: Path, sample: int, seed: int | None, device: str, extract: Pa
         if report.check("schema", "tables, views, types, JSON and references are lerpbench's", lambda: schema(path)):
             with closing(Store.read(path)) as store:
                 facts(store, manifest, report)
-                recompute(store, report, sample, secrets.randbits(32) if seed is None else seed, device)
+                recompute(store, report, sample, secrets.randbits(32) if seed is None else seed, device, reporter)
         if extract is not None and report.verified:
             shutil.copyfile(path, extract)
     return report
