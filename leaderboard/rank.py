@@ -144,7 +144,7 @@ def _row(board: Board, series: Series, prompts: str) -> Row:
         spearman=monotonicity(board, series, prompts),
         barrier=barrier(board, series, prompts),
         models_per_token=max(board.places[i].models_per_token for i in series.places),
-        overhead=_overhead(board, series.method),
+        overhead=time_over_base(board, series.method),
     )
 
 
@@ -168,7 +168,7 @@ def price_limit(board: Board, prompts: str, cost: str = COST) -> float | None:
     return None if value is None else PRICE * value
 
 
-def _overhead(board: Board, method: str) -> Derived:
+def time_over_base(board: Board, method: str) -> Derived:
     """The method's measured time per token over the base's, at the smallest stored batch."""
     rows = [r for r in board.overhead if r["method"] == method and r["ratio_to_base"] is not None]
     timed = [r for r in rows if r["metric"] == "time_per_output_token_s"]

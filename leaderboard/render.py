@@ -22,7 +22,7 @@ from leaderboard.levels import Level, find_levels
 from leaderboard.merge import load_boards
 from leaderboard.pareto import areas, pareto_places
 from leaderboard.query import ALL, COLUMNS, Board, open_stores, plain
-from leaderboard.rank import CONTROL, COST, PRICE, Row, Series, find_series, rank, result_of, steering
+from leaderboard.rank import CONTROL, COST, PRICE, Row, Series, find_series, rank, result_of, steering, time_over_base
 
 MANIFEST = ".lerpbench-site.json"
 PAGES = (
@@ -121,7 +121,13 @@ def board_files(
             **common, page="completions", index=completions.index(board, everything, selection), selection=selection
         ),
         f"{folder}ranking.html": env.get_template("ranking.html").render(
-            **common, page="ranking", rankings=rankings(board, series), price=PRICE, control=CONTROL, cost=COST
+            **common,
+            page="ranking",
+            rankings=rankings(board, series),
+            price=PRICE,
+            control=CONTROL,
+            cost=COST,
+            times={s.name: time_over_base(board, s.method) for s in series} if board.overhead else {},
         ),
         f"{folder}compare.html": env.get_template("compare.html").render(
             **common, page="compare", series=series, levels=compared(board, series)

@@ -93,3 +93,4 @@ def test_ledgers_of_other_engines_follow_the_board_s_own(make_database: MakeData
     page = (tmp_path / "overhead.html").read_text()
     assert '<h2 id="batch-1-8">Batch 1' in page and '<h2 id="vllm-batch-8-8">Engine vllm: Batch 8' in page
     assert "base over base 0.900 to 1.100" in page
+    assert ">Time over base</th>" in (tmp_path / "ranking.html").read_text()
