@@ -267,7 +267,7 @@ def _sampling(sampling: Mapping[str, Any]) -> str:
 
 
 def _hardware(env: Mapping[str, Any]) -> str:
-    parts = [env.get("device"), env.get("processor"), f"{env['threads']} threads" if "threads" in env else None]
+    parts = [env.get("device"), env.get("processor"), f"torch threads: {env['threads']}" if "threads" in env else None]
     return ", ".join(str(part) for part in parts if part)
 
 
