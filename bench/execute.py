@@ -20,7 +20,7 @@ from bench.engines import require_supported
 from bench.experts import given_checkpoints, plan_experts, require_no_leak, trained
 from bench.prompts import load_prompts
 from bench.registry import Registry
-from bench.schema import Estimate, Point, Prompt, Recipe, Suite, UserError
+from bench.schema import Estimate, Point, Prompt, Recipe, Suite, UserError, canonical_json
 from bench.serving import Advance, Engine, ServedModel, silent
 from bench.stats import RatioStatistic, Summary
 from bench.store import Store
@@ -104,12 +104,12 @@ class Work:
     prompts: Sequence[Prompt]
     evaluators: Sequence[NamedEvaluator]
     points: Sequence[Point]
-    first: Point  # of the suite, chosen or not
+    whole: Sequence[Point]  # of the suite, chosen or not
     complete: bool  # whether these are all points of the suite
 
     @cached_property
     def planned(self) -> list[PlannedPoint]:
-        return [self._planned(point, first=point == self.first) for point in self.points]
+        return [self._planned(point, first=point == self.whole[0]) for point in self.points]
 
     def _planned(self, point: Point, first: bool) -> PlannedPoint:
         mixture = self.mixture_key(point.recipe)
@@ -136,7 +136,7 @@ def prepare(
 ) -> Work:
     """Plan, find and check.  Raises UserError for anything that would fail later."""
     points = plan.plan_points(suite, methods, only)
-    first = plan.plan_points(suite, methods)[0]
+    whole = plan.plan_points(suite, methods)
     prompts = load_prompts(suite.prompts, limit_prompts)
     checkpoints = given_checkpoints(suite)
     experts = plan_experts(suite, checkpoints)
@@ -146,10 +146,13 @@ def prepare(
     require_room(prompts, checkpoints, suite)
     named = [_named(spec.name, evaluators.create(spec.name, spec.options), suite) for spec in suite.evaluators]
     require_distinct_metrics(named)
+    for item in named:
+        if isinstance(item.evaluator, CheckpointEvaluator):
+            item.evaluator.require(list(checkpoints))
     require_no_leak(experts, {item.name: item.evaluator.held_out() for item in named})
     if limit_prompts is not None:  # another set of prompts is another experiment: keep its results apart
         suite = suite.model_copy(update={"name": f"{suite.name}-{limit_prompts}prompts"})
-    return Work(suite, engine, engine_version, checkpoints, prompts, named, points, first, complete=not only)
+    return Work(suite, engine, engine_version, checkpoints, prompts, named, points, whole, complete=not only)
 
 
 def _named(name: str, evaluator: Evaluator, suite: Suite) -> NamedEvaluator:
@@ -277,12 +280,14 @@ class Run:
     def _place(self) -> dict[int, tuple[int, int]]:
         """Put every point on the views.  Returns position -> (point id, mixture id)."""
         placed = {}
+        order = {canonical_json([point.method, point.params]): i for i, point in enumerate(self.work.whole)}
         for position, planned in enumerate(self.work.planned):
             members = digests(self.work.checkpoints, list(planned.point.recipe.coefficients))
             mixture_id = self.store.mixture(
                 planned.mixture, self.work.engine, self.work.suite.dtype, planned.point.recipe, members
             )
-            point_id = self.store.place(self.suite_id, self.work.engine, position, planned.point, mixture_id)
+            place = order[canonical_json([planned.point.method, planned.point.params])]
+            point_id = self.store.place(self.suite_id, self.work.engine, place, planned.point, mixture_id)
             placed[position] = point_id, mixture_id
         if self.work.complete:
             self.store.keep_points(self.suite_id, self.work.engine, [point_id for point_id, _ in placed.values()])

@@ -54,6 +54,7 @@ class Workshop:
 
 def finetune(experts: Sequence[PlannedExpert], workshop: Workshop, store: Store, suite_id: int) -> None:
     """Train what is not trained yet; every trial is in the store as soon as it is finished.  Raises UserError."""
+    store.keep_experts(suite_id, [expert.name for expert in experts])
     for expert in experts:
         store.put_trials(suite_id, expert.name, expert.records(), None)
         for i, trial in enumerate(expert.trials):
@@ -117,11 +118,15 @@ def _replace(folder: Path, save: Callable[[Path], object]) -> None:
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Keep other processes off a trial; the claim falls with the process, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); set LERPBENCH_CACHE") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UserError(f"{folder}: another process is training here; wait until it is done") from error
         yield
 

@@ -4,6 +4,7 @@ Room: what completions with their scores were measured to take (docs/STORAGE.md)
 earlier runs in the same database; where there are none, time is unknown, and a short run makes it known.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,13 +25,18 @@ class Rates:
     probing_s_per_mixture: float
 
 
-def measured_rates(store: Store, suite: str, engine: str) -> Rates | None:
-    """The rates of this suite's stored points on an engine, shortened runs (`suite-4prompts`) included; or None."""
+def measured_rates(store: Store, suite: str, engine: str, asked: Sequence[tuple[str, str]]) -> Rates | None:
+    """The rates of this suite's stored points on an engine, shortened runs (`suite-4prompts`) included; or None.
+
+    `asked`: name and options (canonical JSON) of the evaluators that look at every mixture.
+    """
     points = (
         "(SELECT DISTINCT generation_id, mixture_id FROM points JOIN suites ON suites.id = suite_id "
         "WHERE engine = ? AND (name = ? OR name GLOB ? || '-[0-9]*prompts'))"
     )
     whose = [engine, suite, suite]
+    named = "(evaluator, options) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))"
+    wanted = [*whose, json.dumps(asked)]
     generated = store.db.execute(
         f"SELECT recipe, n_tokens, n_completions, duration_s FROM {points} AS found "
         "JOIN generations ON generations.id = found.generation_id JOIN mixtures ON mixtures.id = found.mixture_id",
@@ -44,14 +50,14 @@ def measured_rates(store: Store, suite: str, engine: str) -> Rates | None:
     judging = store.db.execute(
         "SELECT SUM(spent / judged) FROM (SELECT SUM(evaluations.duration_s) AS spent, SUM(n_completions) AS judged "
         f"FROM {points} AS found JOIN evaluations USING (generation_id) JOIN generations "
-        "ON generations.id = generation_id GROUP BY evaluator, options)",
-        whose,
+        f"ON generations.id = generation_id WHERE {named} GROUP BY evaluator, options)",
+        wanted,
     ).fetchone()[0]
     probing = store.db.execute(
         f"SELECT SUM(mean) FROM (SELECT AVG(duration_s) AS mean FROM {points} AS found "
         "JOIN evaluations ON evaluations.mixture_id = found.mixture_id AND evaluations.generation_id IS NULL "
-        "GROUP BY evaluator, options)",
-        whose,
+        f"WHERE {named} GROUP BY evaluator, options)",
+        wanted,
     ).fetchone()[0]
     tokens = sum(row[1] for row in generated)
     return Rates(passed / seconds, tokens / completions, judging or 0.0, probing or 0.0)

@@ -52,7 +52,7 @@ class Scale:
 
 
 FULL = Scale(50257, 1280, 36, 20, 12, (40, 400, 1000), 25, 30, "bfloat16", 10)  # GPT-2 Large
-MINI = Scale(4096, 192, 4, 6, 4, (120,), 5, 30, "float32", 10)  # the packaged models: 600 rows
+MINI = Scale(4096, 192, 4, 6, 4, (120,), 5, 30, "float32", 10)  # about the packaged models' size: 600 rows
 QUICK = Scale(320, 64, 2, 2, 2, (4, 8), 3, 8, "float32", 3)
 SHAPES = {"large": FULL, "mini": MINI, "tiny": QUICK}
 

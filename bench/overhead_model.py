@@ -2,7 +2,7 @@
 
 A step of m members of N parameters each over B rows does 2 m N B FLOPs, plus attention, and reads every member's
 weights once and every row's keys and values.  Its least time is the larger of FLOPs / (FLOP/s) and
-bytes / (bytes/s), both rates measured on this machine just before (the roofline of Williams et al. 2009).
+bytes / (bytes/s), both rates measured on this machine just after the timing (the roofline of Williams et al. 2009).
 """
 
 import math

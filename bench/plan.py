@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from bench.registry import Registry
+from pydantic import ValidationError
+
+from bench.registry import Registry, explain
 from bench.schema import Point, Prompt, Recipe, Sampling, Suite, UserError, canonical_json
 
 
@@ -28,7 +30,11 @@ def plan_points(suite: Suite, methods: Registry[Any], only: Sequence[str] = ()) 
             continue
         for values in product(*spec.params.values()):
             params = dict(zip(spec.params, values, strict=True))
-            recipe = methods.create(spec.name, params).recipe()
+            method = methods.create(spec.name, params)
+            try:
+                recipe = method.recipe()
+            except ValidationError as error:
+                raise explain(error, f"suite {suite.name}: {spec.name} with {params}") from error
             point = Point(method=spec.name, params=params, recipe=recipe)
             _require_checkpoints(point, suite)
             points.setdefault(canonical_json([spec.name, params]), point)

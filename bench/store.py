@@ -196,6 +196,8 @@ class Store:
         input_ids = self.inputs(prompts)
         n_tokens = sum(c.n_tokens for c in completions)
         with self.db.atomic():
+            if (stored := self.generation_id(key)) is not None:  # by another process, meanwhile
+                return stored
             row = self.db.execute(
                 "INSERT INTO generations (key, mixture_id, sampling, n_prompts, n_completions, n_tokens, duration_s, "
                 "environment_id, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -239,6 +241,8 @@ class Store:
         transforms = {s.metric: s.transform for s in statistics}
         judged = self.prompts_of(generation_id) if scores else []
         with self.db.atomic():
+            if (stored := self.evaluation_id(key)) is not None:
+                return stored
             metric_ids = {m.name: self._metric(m) for m in metrics}
             row = self.db.execute(
                 "INSERT INTO evaluations (key, evaluator, version, options, mixture_id, generation_id, duration_s, "
@@ -316,6 +320,14 @@ class Store:
                     "INSERT INTO expert_trials (suite_id, checkpoint, trial_id, chosen) VALUES (?, ?, ?, ?)",
                     [suite_id, checkpoint, self._put_trial(record), record.key == chosen],
                 )
+
+    def keep_experts(self, suite_id: int, checkpoints: Sequence[str]) -> None:
+        """Take the experts that a suite no longer has off its view; their trials stay stored."""
+        with self.db.atomic():
+            self.db.execute(
+                "DELETE FROM expert_trials WHERE suite_id = ? AND checkpoint NOT IN (SELECT value FROM json_each(?))",
+                [suite_id, json.dumps(list(checkpoints))],
+            )
 
     def _put_trial(self, record: TrialRecord) -> int:
         """The id of a trial; one that was trained again takes the place of its older record."""

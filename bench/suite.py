@@ -53,6 +53,8 @@ def load_suite(name: str, methods: Registry[Any], evaluators: Registry[Any]) -> 
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping with the keys {', '.join(Suite.model_fields)}")
+    if odd := [key for key in raw if not isinstance(key, str)]:
+        raise UserError(f"{path}: unknown key {odd[0]!r}{suggest(str(odd[0]), Suite.model_fields)}")
     raw = dict(raw)
     raw["methods"] = [_method(entry, i, path, methods) for i, entry in enumerate(_list(raw, "methods", path))]
     raw["evaluators"] = [
@@ -86,6 +88,8 @@ def named_options(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
     if isinstance(entry, dict) and len(entry) == 1:
         ((name, options),) = entry.items()
         if options is None or isinstance(options, dict):
+            if odd := [key for key in options or {} if not isinstance(key, str)]:
+                raise UserError(f"{where}: expected names as keys, got {odd[0]!r}; put it in quotes")
             return str(name), dict(options or {})
     raise UserError(f"{where}: expected a name or {{name: {{options}}}}, got {entry!r}")
 

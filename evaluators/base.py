@@ -128,5 +128,8 @@ class ContrastEvaluator(Evaluator):
 class CheckpointEvaluator(Evaluator):
     """Looks at the checkpoints of a suite."""
 
+    def require(self, names: Sequence[str]) -> None:
+        """Raise UserError where the suite's checkpoints, by name, are not those that `compare` needs."""
+
     def compare(self, checkpoints: Mapping[str, Checkpoint], advance: Advance = silent) -> Judgement:
         raise NotImplementedError

@@ -1,7 +1,7 @@
 """Distance between two checkpoints by tensor (arXiv 2211.12092, figure 9): ||a - b|| / sqrt(number of elements)."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -43,12 +43,15 @@ class WeightDistance(CheckpointEvaluator):
         ]
         return Judgement(estimates=estimates, metrics=metrics)
 
+    def require(self, names: Sequence[str]) -> None:
+        for pair in self.pairs:
+            parts = pair.split(":")
+            if len(parts) != 2 or any(part not in names for part in parts):
+                known = ", ".join(names)
+                raise UserError(f"weight_distance: pairs: expected two of the checkpoints {known} as a:b, got {pair!r}")
+
     def _pair(self, pair: str, checkpoints: Mapping[str, Checkpoint]) -> Iterator[Estimate]:
-        names = pair.split(":")
-        if len(names) != 2 or any(name not in checkpoints for name in names):
-            known = ", ".join(checkpoints)
-            raise UserError(f"weight_distance: pairs: expected two of the checkpoints {known} as a:b, got {pair!r}")
-        a, b = (checkpoints[name] for name in names)
+        a, b = (checkpoints[name] for name in pair.split(":"))
         squares, elements = 0.0, 0
         for tensor, square, n in squared_distances(a, b):
             squares, elements = squares + square, elements + n

@@ -56,6 +56,8 @@ def disagreements(a: Protocol, b: Protocol) -> list[str]:
             found.append(f"{what} differs ({x or 'none'} and {y or 'none'})")
     if dict(a.prompts) != dict(b.prompts):
         found.append(f"prompts differ ({_counts(a.prompts)} and {_counts(b.prompts)})")
+    elif a.texts != b.texts:
+        found.append("the prompts' texts differ")
     for name in sorted(a.checkpoints.keys() & b.checkpoints.keys()):
         if a.checkpoints[name] != b.checkpoints[name]:
             found.append(f"checkpoint {name} differs ({a.checkpoints[name][:12]} and {b.checkpoints[name][:12]})")

@@ -4,11 +4,12 @@ A board is one suite on one engine; suites and engines are never mixed.  Values 
 behind it add what a reader may ask for next: recipes, reasons, units, per-prompt sums, environments.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -131,6 +132,7 @@ class Protocol:
     prompts: Mapping[str, int]
     verdicts: Mapping[tuple[str, ...], str] = field(default_factory=dict)  # what was judged and how -> evaluation key
     data: Mapping[str, str] = field(default_factory=dict)  # evaluator -> digests of its models and files, where stored
+    texts: str = ""  # digest of the prompts
 
 
 @dataclass(frozen=True)
@@ -211,14 +213,14 @@ def _read_board(
     places, mixtures = _places(store, index, suite_id, engine)
     results, rows = _results(store, places, suite, engine)
     metrics = _metrics(store, {key[1] for key in results})
-    prompts, samples = _prompt_counts(store, places)
+    prompts, texts, samples = _prompts(store, places)
     defined = json.loads(definition)
     return Board(
         suite=suite,
         engine=engine,
         databases=(name,),
         definition=defined,
-        protocol=_protocol(store, defined, suite_id, engine, prompts),
+        protocol=replace(_protocol(store, defined, suite_id, engine, prompts), texts=texts),
         places=places,
         metrics=metrics,
         results=results,
@@ -294,11 +296,13 @@ def _metrics(store: Store, names: set[str]) -> dict[str, MetricInfo]:
     return {row[0]: MetricInfo(row[0], row[1], row[2], row[3], bool(row[4])) for row in found if row[0] in names}
 
 
-def _prompt_counts(store: Store, places: Sequence[Place]) -> tuple[dict[str, int], int]:
-    """How many prompts of each set, and how many samples of each, from the first place with completions."""
+def _prompts(store: Store, places: Sequence[Place]) -> tuple[dict[str, int], str, int]:
+    """How many prompts of each set, a digest of all, and samples of each, from the first place with completions."""
     generation = next((place.generation_id for place in places if place.generation_id is not None), None)
     found = store.prompts_of(generation)
-    return dict(Counter(prompt.set for _, prompt, _ in found)), max((n for _, _, n in found), default=0)
+    listed = sorted((prompt.set, prompt.row, prompt.text) for _, prompt, _ in found)
+    digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+    return dict(Counter(prompt.set for _, prompt, _ in found)), digest, max((n for _, _, n in found), default=0)
 
 
 def _count_completions(store: Store, suite_id: int, engine: str) -> int:
@@ -372,7 +376,7 @@ def _parity(store: Store, suite_id: int) -> tuple[dict[str, Any], ...]:
     return tuple({"passed": bool(passed), **json.loads(report)} for passed, report in found)
 
 
-NOISE = ("busy", "load_average", "others_cores", "within_floor", "floor")
+DETAILS = ("busy", "load_average", "others_cores", "within_floor", "floor", "role", "recipe")
 
 
 def _timed_on(store: Store, suite_id: int) -> set[str]:
@@ -384,9 +388,9 @@ def _timed_on(store: Store, suite_id: int) -> set[str]:
 
 
 def _overhead(store: Store, suite_id: int, engine: str) -> tuple[dict[str, Any], ...]:
-    """The view's columns in the order they were timed, each line with what its details say of noise and load."""
+    """The view's columns in the order they were timed, each line with some of its details."""
     return tuple(
-        record.model_dump(exclude={"details"}) | {key: record.details.get(key) for key in NOISE}
+        record.model_dump(exclude={"details"}) | {key: record.details.get(key) for key in DETAILS}
         for record in store.overhead_records(suite_id, engine)
     )
 

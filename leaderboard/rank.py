@@ -4,7 +4,7 @@ A derived number carries an interval from the same prompt bootstrap as the estim
 resampled together, because they were measured on the same prompts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -144,7 +144,7 @@ def _row(board: Board, series: Series, prompts: str) -> Row:
         spearman=monotonicity(board, series, prompts),
         barrier=barrier(board, series, prompts),
         models_per_token=max(board.places[i].models_per_token for i in series.places),
-        overhead=time_over_base(board, series.method),
+        overhead=time_over_base(board, series),
     )
 
 
@@ -168,9 +168,19 @@ def price_limit(board: Board, prompts: str, cost: str = COST) -> float | None:
     return None if value is None else PRICE * value
 
 
-def time_over_base(board: Board, method: str) -> Derived:
-    """The method's measured time per token over the base's, at the smallest stored batch."""
-    rows = [r for r in board.overhead if r["method"] == method and r["ratio_to_base"] is not None]
+def time_over_base(board: Board, series: Series) -> Derived:
+    """The measured time per token over the base's, at the smallest stored batch, of what mixes like this series.
+
+    A method that mixes in several ways has a line in the ledger for each; its controls at alpha 0 are not the method.
+    """
+    ways = {(board.places[i].space, board.places[i].filter_p) for i in series.places}
+
+    def same(row: Mapping[str, Any]) -> bool:
+        mixed = row["recipe"] or {}
+        named = row["method"].partition("(")[0] == series.method and row["role"] in ("base", "method")
+        return named and (mixed.get("space"), mixed.get("filter_p")) in ways
+
+    rows = [r for r in board.overhead if same(r) and r["ratio_to_base"] is not None]
     timed = [r for r in rows if r["metric"] == "time_per_output_token_s"]
     if not timed:
         return Derived(None, reason="not timed")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.schema import UserError
 from leaderboard.merge import load_boards
-from leaderboard.query import Board, open_stores
+from leaderboard.query import Board, open_stores, plain
 from leaderboard.rank import Derived, Row, find_series, rank, steering
 
 COLUMNS = ("sentiment", "perplexity", "acceptability", "distinct_2")
@@ -61,7 +61,7 @@ def settings(board: Board) -> str:
 def _line(board: Board, row: Row) -> str:
     if row.best is None:
         return f"| {row.series.name} | {row.reason} |" + " |" * (len(COLUMNS) + 1)
-    at = ", ".join(f"{key} = {value:g}" for key, value in board.places[row.best].params.items())
+    at = ", ".join(f"{key} = {plain(value)}" for key, value in board.places[row.best].params.items())
     cells = [_cell(board, row.best, metric) for metric in COLUMNS]
     return f"| {row.series.name} | {at} | {' | '.join(cells)} | {_derived(row.spearman)} |"
 

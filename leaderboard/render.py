@@ -127,7 +127,7 @@ def board_files(
             price=PRICE,
             control=CONTROL,
             cost=COST,
-            times={s.name: time_over_base(board, s.method) for s in series} if board.overhead else {},
+            times={s.name: time_over_base(board, s) for s in series} if board.overhead else {},
         ),
         f"{folder}compare.html": env.get_template("compare.html").render(
             **common, page="compare", series=series, levels=compared(board, series)

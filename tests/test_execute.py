@@ -128,6 +128,9 @@ def test_only_leaves_the_other_methods_alone(finished: Path, tiny_suite: Path, t
     shutil.copy(finished, tmp_path / "r.db")
     run(prepared(tiny_suite, only=["g1"]), Store.open(tmp_path / "r.db"))
     assert view(tmp_path / "r.db", "results") == view(finished, "results")
+    places = [list(sqlite3.connect(db).execute("SELECT method, params, position FROM points ORDER BY position"))
+              for db in (tmp_path / "r.db", finished)]  # fmt: skip
+    assert places[0] == places[1]
 
 
 def test_limited_prompts_are_another_suite(finished: Path, tiny_suite: Path, tmp_path: Path) -> None:
@@ -170,6 +173,22 @@ def test_two_evaluators_may_not_report_one_metric(tiny_suite: Path, tmp_path: Pa
     twice.write_text(tiny_suite.read_text().replace("./", f"{tiny_suite.parent}/") + "  - distinct\n")
     with pytest.raises(UserError, match="both report 'distinct_1'; give one of them a suffix"):
         prepared(twice)
+
+
+def test_checkpoints_that_an_evaluator_misses_are_named_before_the_run(tiny_suite: Path, tmp_path: Path) -> None:
+    suite = tmp_path / "s.yaml"
+    text = tiny_suite.read_text().replace("./", f"{tiny_suite.parent}/")
+    suite.write_text(text + '  - weight_distance: {pairs: ["expert:joy"]}\n')
+    with pytest.raises(UserError, match=r"expected two of the checkpoints .* as a:b, got 'expert:joy'"):
+        prepared(suite)
+
+
+def test_a_mixture_of_nothing_is_named(tiny_suite: Path, tmp_path: Path) -> None:
+    suite = tmp_path / "s.yaml"
+    text = tiny_suite.read_text().replace("./", f"{tiny_suite.parent}/")
+    suite.write_text(text.replace("methods:", "methods:\n  - mixture: {base: [0, 1], expert: [0, 1]}", 1))
+    with pytest.raises(UserError, match="coefficient that is not zero"):
+        prepared(suite)
 
 
 def test_a_prompt_without_room_is_refused_before_the_run(tiny_suite: Path, tmp_path: Path) -> None:

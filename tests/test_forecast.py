@@ -49,17 +49,21 @@ def test_rates_come_from_the_suites_own_runs_and_its_shortened_ones(store: Store
 
     Judge a: 0.8 s / 8 completions = 0.1; b: 0.8 s / 4 = 0.2; together 0.3.  The probe: (4 s + 8 s) / 2 mixtures = 6.
     """
-    found = forecast.measured_rates(store, "s", "transformers")
+    asked = [(evaluator, "{}") for evaluator in ("a", "b", "nll")]
+    found = forecast.measured_rates(store, "s", "transformers", asked)
     assert found is not None
     assert found.model_tokens_per_s == pytest.approx(16 / 3)
     assert found.tokens_per_completion == 2
     assert found.judging_s_per_completion == pytest.approx(0.3)
     assert found.probing_s_per_mixture == pytest.approx(6)
+    only_a = forecast.measured_rates(store, "s", "transformers", [("a", "{}"), ("b", '{"other": 1}')])
+    assert only_a is not None
+    assert (only_a.judging_s_per_completion, only_a.probing_s_per_mixture) == (pytest.approx(0.1), 0)
 
 
 def test_nothing_run_is_unknown_not_zero(store: Store) -> None:
-    assert forecast.measured_rates(store, "s", "vllm") is None
-    assert forecast.measured_rates(store, "absent", "transformers") is None
+    assert forecast.measured_rates(store, "s", "vllm", []) is None
+    assert forecast.measured_rates(store, "absent", "transformers", []) is None
 
 
 def test_time_by_hand() -> None:

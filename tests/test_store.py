@@ -114,6 +114,14 @@ def test_a_point_that_stands_for_another_mixture_loses_its_old_results(store: St
     assert rows(store, "SELECT * FROM completions") == []
 
 
+def test_what_another_process_stored_meanwhile_is_kept(store: Store) -> None:
+    _, generation_id = fill(store)
+    mixture = store.mixture("m", "transformers", "float32", RECIPE, {})
+    again = store.add_generation("g", mixture, {}, PROMPTS, COMPLETIONS, 1.0, store.environment({}, "d"))
+    assert again == generation_id
+    assert rows(store, "SELECT count(*) FROM completion_texts") == [(len(COMPLETIONS),)]
+
+
 def test_a_failed_write_leaves_nothing_behind(store: Store) -> None:
     environment = store.environment({}, "d")
     mixture = store.mixture("m", "transformers", "float32", RECIPE, {})

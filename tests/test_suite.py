@@ -64,6 +64,9 @@ def test_paths_are_relative_to_the_suite(tmp_path: Path) -> None:
         ("methods: [base]\nsamplings: {}\n", r"unknown key 'samplings'; did you mean 'sampling'"),
         ("methods: [{g1: 1, g2: 2}]\n", r"expected a name or \{name: \{options\}\}"),
         ("methods: [base\n", r"not readable as YAML"),
+        ("methods: [{mixture: {1: 0.5}}]\n", r"methods\[0\]: expected names as keys, got 1; put it in quotes"),
+        ("methods: [base]\nevaluators: [{distinct: {1: 2}}]\n", r"evaluators\[0\]: expected names as keys, got 1"),
+        ("methods: [base]\n1: 2\n", r"unknown key 1"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, body: str, message: str) -> None:

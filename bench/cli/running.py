@@ -122,6 +122,7 @@ def show_plan(work: "Work", name: str, store: Store | None, db: Path) -> None:
     """A prepared suite: what is stored, what is to do, and what that will take."""
     from bench import forecast
     from bench.execute import status
+    from evaluators.base import CheckpointEvaluator
 
     found = status(work, store)
     recipes = {planned.generation: planned.point.recipe for planned in work.planned}
@@ -137,7 +138,12 @@ def show_plan(work: "Work", name: str, store: Store | None, db: Path) -> None:
         return
     out.print(f"to do: {len(todo) * each:,} completions")
     show_room(forecast.bytes_to_do(len(todo) * each, work.suite.sampling), db)
-    rates = None if store is None else forecast.measured_rates(store, name, work.engine)
+    asked = [
+        (item.name, canonical_json(item.options))
+        for item in work.evaluators
+        if not isinstance(item.evaluator, CheckpointEvaluator)
+    ]
+    rates = None if store is None else forecast.measured_rates(store, name, work.engine, asked)
     if rates is None:
         out.print(
             "time: unknown until a part was run; `lerpbench run` with --limit-prompts 4 --only METHOD makes it known"

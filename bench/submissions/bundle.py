@@ -185,6 +185,8 @@ def unpack(bundle: Path, folder: Path) -> tuple[Path, Manifest]:
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
     """Copy one file, no further than it says it reaches.  Raises UserError where that is implausibly far."""
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UserError(f"{archive.filename}: {target.name} is packed in a way that `lerpbench submit` never uses")
     if entry.file_size > min(MAX_BYTES[target.name], MAX_RATIO * entry.compress_size):
         raise UserError(f"{archive.filename}: {target.name} would unpack to {entry.file_size:,} bytes; refused")
     left = entry.file_size

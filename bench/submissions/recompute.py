@@ -81,8 +81,8 @@ def generations(store: Store) -> Iterator[Mismatch]:
                 yield Mismatch("completions", where, "n_tokens, finish_reason", [c.n_tokens, c.finish_reason],
                                f"at most {sampling.max_new_tokens}; stop or length")  # fmt: skip
         for prompt, samples in zip(prompts, drawn, strict=True):
-            if sorted(samples) != list(range(sampling.samples)):
-                yield Mismatch("completions", row | named(prompt), "samples", samples, list(range(sampling.samples)))
+            if len(samples) != sampling.samples or sorted(samples) != [*range(len(samples))]:
+                yield Mismatch("completions", row | named(prompt), "samples", samples, f"0 to {sampling.samples - 1}")
         everyone = prompts if everyone is None else everyone
         if prompts != everyone:
             yield Mismatch("generations", row, "prompts", len(prompts), f"the {len(everyone)} of the other generations")
@@ -125,8 +125,11 @@ def builtin(name: str, options_json: str) -> Evaluator | None:
 def options(store: Store) -> Iterator[Mismatch]:
     """The evaluators of the verdicts are those of the suite, with all their options."""
     asked = [builtin(spec.name, json.dumps(spec.options)) for spec in stored_suite(store).evaluators]
-    for name, given in store.db.execute("SELECT DISTINCT evaluator, options FROM evaluations").fetchall():
+    for name, version, given in store.db.execute("SELECT DISTINCT evaluator, version, options FROM evaluations"):
         evaluator = builtin(name, given)
+        newest = None if evaluator is None else type(evaluator).version
+        if newest is not None and not 1 <= version <= newest:
+            yield Mismatch("evaluations", {"evaluator": name}, "version", version, f"1 to {newest}")
         if evaluator is not None and evaluator not in asked:
             same = [other.model_dump() for other in asked if type(other) is type(evaluator) and other is not None]
             yield Mismatch("evaluations", {"evaluator": name}, "options", json.loads(given), same)
@@ -278,14 +281,16 @@ class Check:
         evaluator = self.evaluator
         metrics = set(stored.sums)
         summaries: list[Summary] = []
-        if self.reason is None and isinstance(evaluator, TextEvaluator) and verdict.generation_id is not None:
+        samples = None
+        if isinstance(evaluator, TextEvaluator) and verdict.generation_id is not None:
             samples = Samples(*self.store.generated(verdict.generation_id))
+            yield from compare_scores_with_sums(stored, samples)
+        if self.reason is None and isinstance(evaluator, TextEvaluator) and samples is not None:
             cheap = self.name in CHEAP
             part = samples if cheap else self._part(samples, verdict)
             judgement = evaluator.judge(part, self.judges)
             tolerance = EXACT if cheap else TOLERANCE[getattr(evaluator, "precision", "float32")]
             yield from compare_judgement(stored, part, judgement, tolerance)
-            yield from compare_scores_with_sums(stored, samples)
             metrics = {key[0] for key in stored.estimates} | {metric.name for metric in evaluator.metrics()}
             summaries = [s for s in judgement.summaries if not isinstance(s, RatioStatistic)] if cheap else []
             summaries += medians(evaluator, stored, samples)

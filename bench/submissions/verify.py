@@ -60,7 +60,11 @@ def verify(
                 facts(store, manifest, report)
                 recompute(store, report, sample, secrets.randbits(32) if seed is None else seed, device, reporter)
         if extract is not None and report.verified:
-            shutil.copyfile(path, extract)
+            try:
+                extract.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, extract)
+            except OSError as error:
+                raise UserError(f"{extract}: cannot be written: {error.strerror or error}") from error
     return report
 
 
@@ -169,6 +173,11 @@ def completeness(store: Store) -> Iterator[Mismatch]:
         return
     for gap in bundles.missing(store):
         yield Mismatch("points", {"suite": stored_suite(store).name}, "gap", gap, "what the suite asks for, no more")
+    for method, params, prompts, metric, n in store.db.execute(
+        "SELECT method, params, prompts, metric, count(*) FROM results GROUP BY engine, 1, 2, 3, 4 HAVING count(*) > 1"
+    ):
+        row = {"point": bundles.place((method, params)), "metric": metric, "prompts": prompts or "all"}
+        yield Mismatch("estimates", row, "rows", n, 1)
 
 
 def points(store: Store, report: Report) -> Iterator[Mismatch]:

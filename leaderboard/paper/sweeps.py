@@ -66,9 +66,8 @@ def _line_findings(board: Board, line: Series) -> list[Finding]:
 
 def _no_barrier(board: Board, line: Series, metric: str) -> Finding:
     rise = barrier(board, line, metric=metric)
-    holds = None if rise.value is None else bool(rise.value <= 0 or (rise.low is not None and rise.low <= 0))
     text = f"{title(metric)}: barrier, the largest rise above the line between the experts, {shown(rise)}."
-    return Finding(text, holds)
+    return Finding(text, beyond(rise, 0, -1))
 
 
 def _outside(board: Board, line: Series) -> list[Finding]:
@@ -126,12 +125,12 @@ def _pair_panels(board: Board, line: Series, push: Series, prompts: str) -> list
 
 def _pair_findings(board: Board, line: Series, push: Series, prompts: str) -> list[Finding]:
     """Over all settings from the antiexpert to the expert, and at the expert."""
-    pairs = [(i, j) for i, j in same_place(board, line, push) if abs(board.places[i].displacement) <= 0.5]
-    if not pairs:
+    shared = [(i, j) for i, j in same_place(board, line, push) if abs(board.places[i].displacement) <= 0.5]
+    if not shared:
         return absent("no pair of settings at the same distance along the experts' difference")
     found = []
     for metric in DRAWN:
-        if metric in board.per_prompt:
+        if metric in board.per_prompt and (pairs := _judged(board, shared, metric, prompts)):
             good = {COST: -1, "acceptability": 1}.get(metric)
             mean = contrast(board, metric, _minus(pairs), prompts)
             end = contrast(board, metric, _minus(pairs[-1:]), prompts)
@@ -141,6 +140,11 @@ def _pair_findings(board: Board, line: Series, push: Series, prompts: str) -> li
             text = f"{who}: {shown(mean)} on average over {len(pairs)} settings; {last}."
             found.append(Finding(text, None if good is None else beyond(mean, 0, good)))
     return found
+
+
+def _judged(board: Board, pairs: Sequence[tuple[int, int]], metric: str, prompts: str = ALL) -> list[tuple[int, int]]:
+    """The pairs of which both have a value."""
+    return [pair for pair in pairs if all(board.value(i, metric, prompts) is not None for i in pair)]
 
 
 def _minus(pairs: Sequence[tuple[int, int]]) -> dict[int, float]:
@@ -177,16 +181,16 @@ def _twin_panels(board: Board, push: Series, ensemble: Series, prompts: str) -> 
 
 
 def _twin_findings(board: Board, push: Series, ensemble: Series) -> list[Finding]:
-    pairs = [(i, j) for i, j in same_place(board, push, ensemble) if 0 <= board.places[i].displacement <= 1]
-    if not pairs:
+    shared = [(i, j) for i, j in same_place(board, push, ensemble) if 0 <= board.places[i].displacement <= 1]
+    if not shared:
         return absent("no shared alpha in [0, 1]")
     found = []
     for metric in (CONTROL, COST):
-        if metric in board.per_prompt:
+        if metric in board.per_prompt and (pairs := _judged(board, shared, metric)):
             far, at = distance(board, metric, pairs)
             text = f"Largest distance of the {metric} curves over {len(pairs)} shared alphas in [0, 1]: {shown(far)}"
-            change = abs((board.value(pairs[-1][0], metric) or 0) - (board.value(pairs[0][0], metric) or 0))
-            share = f"; g2 itself changes by {number(change)} there" if len(pairs) > 1 else ""
+            ends = [v for i, _ in (pairs[0], pairs[-1]) if (v := board.value(i, metric)) is not None]
+            share = f"; {push.name} itself changes by {number(abs(ends[-1] - ends[0]))} there" if len(pairs) > 1 else ""
             found.append(Finding(f"{text}, at alpha {plain(board.places[at].displacement)}{share}."))
     return found or absent("no per-prompt statistics")
 

@@ -96,5 +96,7 @@ def polarity(board: Board, series: Series, metric: str) -> str:
 
 def _rises(board: Board, series: Series, metric: str) -> bool:
     known = [(position(board, series, i), v) for i in series.places if (v := board.value(i, metric)) is not None]
+    if len(known) < 2:
+        return True
     x, y = np.array(known, dtype=np.float64).T
     return bool(spearman(y[None, :], x)[0] >= 0)

@@ -74,7 +74,7 @@ def test_weight_distance_refuses_what_cannot_be_compared(tmp_path: Path) -> None
     with pytest.raises(UserError, match="differ in the shape of u"):
         WeightDistance(pairs=("a:b",)).compare({"a": a, "b": b})
     with pytest.raises(UserError, match="expected two of the checkpoints a, b as a:b, got 'a:c'"):
-        WeightDistance(pairs=("a:c",)).compare({"a": a, "b": b})
+        WeightDistance(pairs=("a:c",)).require(["a", "b"])
 
 
 def test_every_name_in_the_table_loads_and_documents_its_fields() -> None:

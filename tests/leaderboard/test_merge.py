@@ -87,6 +87,7 @@ def test_protocols_are_compared(toy_database: Path) -> None:
     assert "sampling differs" in disagreements(a, replace(a, sampling="{}"))[0]
     assert "dtype differs" in disagreements(a, replace(a, dtype="bfloat16"))[0]
     assert "prompts differ" in disagreements(a, replace(a, prompts={"neutral": 1}))[0]
+    assert disagreements(a, replace(a, texts="other")) == ["the prompts' texts differ"]
     assert "checkpoint base differs" in disagreements(a, replace(a, checkpoints={"base": "0" * 64}))[0]
     assert "evaluator synthetic is set otherwise" in disagreements(a, replace(a, evaluators={"synthetic": "x"}))[0]
 

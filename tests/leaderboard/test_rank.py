@@ -1,5 +1,6 @@
 """Decisions from hand-computed numbers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,18 @@ import pytest
 from toyboard import points_of
 
 from leaderboard.query import ALL, Board, open_stores, read_boards
-from leaderboard.rank import PRICE, Series, affordable, barrier, find_series, losses, monotonicity, rank, spearman
+from leaderboard.rank import (
+    PRICE,
+    Series,
+    affordable,
+    barrier,
+    find_series,
+    losses,
+    monotonicity,
+    rank,
+    spearman,
+    time_over_base,
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +81,23 @@ def test_loss_barriers_by_hand(board: Board, series: dict[str, Series]) -> None:
     for metric in losses(board):
         rise = barrier(board, series["g1"], metric=metric)
         assert (rise.value, rise.n) == (pytest.approx(0.005164, abs=1e-6), 3)
+
+
+def test_the_time_over_the_base_is_that_of_the_same_way_to_mix(board: Board, series: dict[str, Series]) -> None:
+    """g2 mixes weights: neither its control at alpha 0 nor a twin of its name that mixes logits is its cost."""
+    line = {"metric": "time_per_output_token_s", "batch_size": 1, "new_tokens": 8, "n_rounds": 9,
+            "ratio_low": 0.9, "ratio_high": 9.0}  # fmt: skip
+    ledger = tuple(
+        line | {"method": method, "role": role, "ratio_to_base": ratio, "recipe": {"space": space, "filter_p": None}}
+        for method, role, space, ratio in (
+            ("g2(alpha=0)", "control", "weights", 1.1),
+            ("g2(space=logits)", "method", "logits", 3.0),
+            ("g2", "method", "weights", 1.2),
+        )
+    )
+    timed = replace(board, overhead=ledger)
+    assert time_over_base(timed, series["g2"]).value == 1.2
+    assert time_over_base(timed, series["g1"]).reason == "not timed"
 
 
 def test_monotonicity(board: Board, series: dict[str, Series]) -> None:

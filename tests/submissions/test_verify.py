@@ -182,6 +182,11 @@ TEXT = (
         ("UPDATE environments SET details = '{\"commit\":\"def\",\"cores\":2}'", ("environments", "digest")),
         ("UPDATE suites SET definition = replace(definition, '\"samples\":3', '\"samples\":4')",
          ("points", "sampling")),
+        ("UPDATE evaluations SET version = 99 WHERE evaluator = 'distinct'",
+         ("evaluations", 'evaluator "distinct"', "version: stored 99")),
+        ("INSERT INTO estimates (evaluation_id, metric_id, value, low, high, n_scored, n_total) SELECT min(id), "
+         "(SELECT id FROM metrics WHERE name = 'sentiment'), 0.999, 0.99, 1, 3, 3 FROM evaluations WHERE "
+         "evaluator = 'nll'", ("estimates", 'metric "sentiment"', 'prompts "all"', "rows: stored 2, expected 1")),
         ("UPDATE overhead_records SET value = 0.3", ("overhead_records", "switch_s", "stored 0.3")),
     ],
 )  # fmt: skip
@@ -194,7 +199,7 @@ def test_a_changed_value_is_found(tamper: Tamper, sql: str, row: tuple[str, ...]
     ("sql", "row"),
     [
         ("DELETE FROM completion_texts WHERE generation_id = 1 AND input_id = 1 AND sample = 2",
-         ("completions", 'prompts "neutral", row 0', "samples: stored [0, 1], expected [0, 1, 2]")),
+         ("completions", 'prompts "neutral", row 0', 'samples: stored [0, 1], expected "0 to 2"')),
         ("DELETE FROM completion_texts WHERE generation_id = 1 AND input_id = 1",
          ("generations", "n_prompts: stored 5")),
         (f"{SCORES} = json_remove(by_sample, '$[2]') WHERE input_id = 1 AND {of('sentiment')}",
@@ -309,6 +314,11 @@ def test_what_is_no_bundle_is_refused_in_one_line(bundle: Path, tmp_path: Path) 
     assert not (tmp_path.parent / "evil.db").exists()
     with pytest.raises(UserError, match=r"manifest\.json"):
         check(zipped(path, {"results.db": b"x", "manifest.json": b"[]"}))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("results.db", b"x")
+        archive.writestr("manifest.json", b"{}")
+    with pytest.raises(UserError, match="packed in a way that"):
+        check(path)
     with pytest.raises(UserError, match=r"results\.db would unpack to 50,000,000 bytes; refused"):
         check(zipped(path, {"results.db": bytes(50_000_000), "manifest.json": b"{}"}))
 
@@ -335,10 +345,10 @@ def test_the_commands(database: Path, bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "b.zip"
     made = lerpbench("submit", "--db", database, "--suite", "tiny", "--out", path)
     assert made.exit_code == 0 and "suite tiny, 8 points, 6 generations" in made.stdout
-    good = lerpbench("verify", path, "--extract", tmp_path / "tiny.db", "--seed", 7)
+    good = lerpbench("verify", path, "--extract", tmp_path / "new" / "tiny.db", "--seed", 7)
     assert good.exit_code == 0 and "things skipped; its database is" in good.stdout
     assert "4 prompts each (--seed 7) judged again" in good.stdout
-    with closing(Store.read(tmp_path / "tiny.db")) as store:
+    with closing(Store.read(tmp_path / "new" / "tiny.db")) as store:
         assert store.db.execute("SELECT name FROM suites").fetchall() == [("tiny",)]
     inside, manifest = unpack(path, tmp_path)
     with closing(sqlite3.connect(inside)) as connection:
