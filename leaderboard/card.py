@@ -8,7 +8,7 @@ import yaml
 from leaderboard.overhead import cells
 from leaderboard.query import Board
 from leaderboard.rank import find_series, rank
-from leaderboard.readme import COLUMNS, number, settings, table
+from leaderboard.readme import COLUMNS, escaped, number, settings, table
 from leaderboard.render import facts, source_name, tidy_command
 
 TAGS = ("lerpbench", "text-generation", "controllable-text-generation", "weight-interpolation", "model-merging")
@@ -88,11 +88,3 @@ def _section(board: Board) -> Iterator[str]:
     yield "### Caveats\n"
     yield from (f"- {escaped(text)}" for text in (*CAVEATS, *board.notes))
     yield ""
-
-
-def escaped(text: object) -> str:
-    """Text in a table's cell or a line of Markdown: no markup, no line break."""
-    plain = " ".join(str(text).split())
-    for character in "\\`*_[]|":
-        plain = plain.replace(character, f"\\{character}")
-    return plain.replace("<", "&lt;")

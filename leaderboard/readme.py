@@ -54,16 +54,16 @@ def settings(board: Board) -> str:
     """The same columns for every place of the board."""
     lines = [f"| setting | {' | '.join(COLUMNS)} |", "|---|" + "---|" * len(COLUMNS)]
     for i, place in enumerate(board.places):
-        lines.append(f"| {place.label} | {' | '.join(_cell(board, i, metric) for metric in COLUMNS)} |")
+        lines.append(f"| {escaped(place.label)} | {' | '.join(_cell(board, i, metric) for metric in COLUMNS)} |")
     return "\n".join(lines)
 
 
 def _line(board: Board, row: Row) -> str:
     if row.best is None:
-        return f"| {row.series.name} | {row.reason} |" + " |" * (len(COLUMNS) + 1)
+        return f"| {escaped(row.series.name)} | {row.reason} |" + " |" * (len(COLUMNS) + 1)
     at = ", ".join(f"{key} = {plain(value)}" for key, value in board.places[row.best].params.items())
     cells = [_cell(board, row.best, metric) for metric in COLUMNS]
-    return f"| {row.series.name} | {at} | {' | '.join(cells)} | {_derived(row.spearman)} |"
+    return f"| {escaped(row.series.name)} | {escaped(at)} | {' | '.join(cells)} | {_derived(row.spearman)} |"
 
 
 def _cell(board: Board, place: int, metric: str) -> str:
@@ -71,6 +71,14 @@ def _cell(board: Board, place: int, metric: str) -> str:
     if found is None or found.value is None:
         return "not scored"
     return number(found.value, found.low, found.high)
+
+
+def escaped(text: object) -> str:
+    """Text in a table's cell or a line of Markdown: no markup, no line break."""
+    plain = " ".join(str(text).split())
+    for character in "\\`*_[]|":
+        plain = plain.replace(character, f"\\{character}")
+    return plain.replace("<", "&lt;")
 
 
 def number(value: float | None, low: float | None, high: float | None) -> str:
