@@ -20,7 +20,7 @@ from bench.engines import require_supported
 from bench.experts import given_checkpoints, plan_experts, require_no_leak, trained
 from bench.prompts import load_prompts
 from bench.registry import Registry
-from bench.schema import Estimate, Point, Prompt, Recipe, Suite, UserError, canonical_json
+from bench.schema import Estimate, Point, Prompt, Recipe, Suite, UserError
 from bench.serving import Advance, Engine, ServedModel, silent
 from bench.stats import RatioStatistic, Summary
 from bench.store import Store
@@ -136,7 +136,7 @@ def prepare(
 ) -> Work:
     """Plan, find and check.  Raises UserError for anything that would fail later."""
     points = plan.plan_points(suite, methods, only)
-    whole = plan.plan_points(suite, methods)
+    whole = plan.plan_points(suite, methods) if only else points
     prompts = load_prompts(suite.prompts, limit_prompts)
     checkpoints = given_checkpoints(suite)
     experts = plan_experts(suite, checkpoints)
@@ -280,14 +280,15 @@ class Run:
     def _place(self) -> dict[int, tuple[int, int]]:
         """Put every point on the views.  Returns position -> (point id, mixture id)."""
         placed = {}
-        order = {canonical_json([point.method, point.params]): i for i, point in enumerate(self.work.whole)}
+        order = {point.key: i for i, point in enumerate(self.work.whole)}
         for position, planned in enumerate(self.work.planned):
             members = digests(self.work.checkpoints, list(planned.point.recipe.coefficients))
             mixture_id = self.store.mixture(
                 planned.mixture, self.work.engine, self.work.suite.dtype, planned.point.recipe, members
             )
-            place = order[canonical_json([planned.point.method, planned.point.params])]
-            point_id = self.store.place(self.suite_id, self.work.engine, place, planned.point, mixture_id)
+            point_id = self.store.place(
+                self.suite_id, self.work.engine, order[planned.point.key], planned.point, mixture_id
+            )
             placed[position] = point_id, mixture_id
         if self.work.complete:
             self.store.keep_points(self.suite_id, self.work.engine, [point_id for point_id, _ in placed.values()])

@@ -11,7 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,13 +32,12 @@ from transformers import (
 from bench.checkpoints import digest
 from bench.experts import PlannedExpert, PlannedTrial
 from bench.schema import TrialRecord, UserError
-from bench.serving import Advance
+from bench.serving import Advance, Task
 from bench.store import Store
 
 VALIDATIONS = 10  # in the course of a trial
 CHECKPOINT_EVERY_S = 120.0  # what a killed trial loses at most, apart from a step
 IGNORED = -100  # the label of padding
-Task = Callable[[str, int], AbstractContextManager[Advance]]  # a progress bar: title, total
 
 
 @dataclass(frozen=True)

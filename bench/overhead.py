@@ -13,7 +13,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from bench.checkpoints import Checkpoint
@@ -24,11 +24,10 @@ from bench.overhead_model import measure_rates, shape_of
 from bench.overhead_plan import AGAIN, Subject, batch_of, choose_subjects
 from bench.registry import Registry
 from bench.schema import OverheadRecord, OverheadSpec, Point, Prompt, Recipe, Sampling, Suite, UserError
-from bench.serving import Advance, Engine, ServedModel
+from bench.serving import Advance, Engine, ServedModel, Task
 from bench.store import Store
 
 Clock = Callable[[], float]
-Task = Callable[[str, int], AbstractContextManager[Advance]]  # a progress bar: title, total
 
 LEAST_ROUNDS = 3  # done even where the budget is spent
 MOST_TIMES = 5  # at most this many times the asked rounds

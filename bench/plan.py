@@ -37,7 +37,7 @@ def plan_points(suite: Suite, methods: Registry[Any], only: Sequence[str] = ()) 
                 raise explain(error, f"suite {suite.name}: {spec.name} with {params}") from error
             point = Point(method=spec.name, params=params, recipe=recipe)
             _require_checkpoints(point, suite)
-            points.setdefault(canonical_json([spec.name, params]), point)
+            points.setdefault(point.key, point)
     return list(points.values())
 
 

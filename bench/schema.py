@@ -88,6 +88,11 @@ class Point(Value):
     recipe: Recipe
 
     @property
+    def key(self) -> str:
+        """What tells it from the suite's other points."""
+        return canonical_json([self.method, self.params])
+
+    @property
     def label(self) -> str:
         shown = {k: f"{v:g}" if isinstance(v, int | float) else v for k, v in self.params.items()}
         inside = ", ".join(f"{key}={value}" for key, value in shown.items())

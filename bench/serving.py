@@ -5,6 +5,7 @@ checkpoints of a suite; `serve` changes the mixture in place, so a model served 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from bench.checkpoints import Checkpoint
 from bench.schema import Completion, Prompt, Recipe, Sampling
 
 Advance = Callable[[int], None]  # told how many completions or texts were finished
+Task = Callable[[str, int], AbstractContextManager[Advance]]  # a progress bar: title, total
 
 
 def silent(_: int) -> None:

@@ -6,6 +6,7 @@ A ratio statistic is T(sum_p a_p / sum_p b_p) over prompts p, with T the identit
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import numpy as np
@@ -103,10 +104,12 @@ def transformed(ratio: NDArray[np.float64] | float, transform: Transform) -> NDA
     return np.exp(ratio) if transform == "exp" else np.asarray(ratio)
 
 
+@lru_cache(maxsize=8)
 def bootstrap_weights(n: int, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
     """How often each of n prompts is drawn in each resample.  Returns (resamples, n); the same for the same n."""
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    return draws.astype(np.float64)
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
+    draws.setflags(write=False)  # kept for the next who asks
+    return draws
 
 
 def bootstrap_ratios(a: Floats, b: Floats, transform: Transform = "identity", seed: int = 0) -> Floats:

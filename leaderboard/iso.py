@@ -12,9 +12,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.stats import Floats
+from bench.stats import Floats, bootstrap_weights
 from leaderboard.query import ALL, Board, PerPrompt, plain
-from leaderboard.rank import CONTROL, COST, Derived, Series, finite_interval, resampling_weights
+from leaderboard.rank import CONTROL, COST, Derived, Series, finite_interval
 
 TARGETS = (0.6, 0.7, 0.8, 0.9)
 REPORTED = (CONTROL, COST, "acceptability", "distinct_2_dexperts")
@@ -166,7 +166,7 @@ def measure(sums: PerPrompt, settings: Sequence[Setting], rows: NDArray[np.bool_
         mixed = (1 - share) * ends[:, : len(share)] + share * ends[:, len(share) :]
         return np.asarray(np.exp(mixed) if sums.transform == "exp" else mixed)
 
-    return between(part.values(np.ones((1, n))))[0], between(part.values(resampling_weights(n))), n
+    return between(part.values(np.ones((1, n))))[0], between(part.values(bootstrap_weights(n))), n
 
 
 def derived(value: float, drawn: Floats, n: int) -> Derived:

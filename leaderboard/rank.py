@@ -6,7 +6,6 @@ resampled together, because they were measured on the same prompts.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -191,16 +190,11 @@ def time_over_base(board: Board, series: Series) -> Derived:
 # ---------------------------------------------------------------------------------------------- derived numbers
 
 
-@lru_cache(maxsize=8)
-def resampling_weights(n: int) -> Floats:
-    return bootstrap_weights(n)
-
-
 def draws(sums: PerPrompt, prompts: str, places: Sequence[int]) -> tuple[Floats, Floats]:
     """The metric at these places: as measured (places,), and resampled by prompt (draws, places)."""
     part = sums.part(places, sums.rows(prompts))
     n = len(part.sets)
-    return part.values(np.ones((1, n)))[0], part.values(resampling_weights(n))
+    return part.values(np.ones((1, n)))[0], part.values(bootstrap_weights(n))
 
 
 def monotonicity(board: Board, series: Series, prompts: str = ALL, metric: str = CONTROL) -> Derived:

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,13 @@ from bench.schema import Recipe, UserError
 from bench.store import Store
 from bench.suite import load_suite
 from evaluators.judges import Judges
+
+
+def varied(suite: Path, folder: Path, change: Callable[[str], str]) -> Path:
+    """A copy of a suite in another folder, its files where they were, with a change of its text."""
+    copy = folder / "varied.yaml"
+    copy.write_text(change(suite.read_text().replace("./", f"{suite.parent}/")))
+    return copy
 
 
 def prepared(suite: Path, only: Sequence[str] = (), limit: int | None = None) -> Work:
@@ -111,9 +118,7 @@ class ListingEngine(TransformersEngine):
 
 def test_mixtures_beside_the_points_are_asked_once_a_run(tiny_suite: Path, tmp_path: Path) -> None:
     """Three mixtures of two experts: each expert is asked before the first of them, and not again."""
-    suite = tmp_path / "line.yaml"
-    text = tiny_suite.read_text().replace("./", f"{tiny_suite.parent}/").replace("[0, 0.5, 1]", "[0.25, 0.5, 0.75]")
-    suite.write_text(text)
+    suite = varied(tiny_suite, tmp_path, lambda text: text.replace("[0, 0.5, 1]", "[0.25, 0.5, 0.75]"))
     work = prepared(suite, only=["g1"])
     engine = ListingEngine(work)
     store = Store.open(tmp_path / "r.db")
@@ -145,9 +150,7 @@ def test_a_new_evaluator_judges_stored_completions_without_an_engine(
     finished: Path, tiny_suite: Path, tmp_path: Path
 ) -> None:
     shutil.copy(finished, tmp_path / "r.db")
-    wider = tmp_path / "wider.yaml"
-    suite = tiny_suite.read_text().replace("./", f"{tiny_suite.parent}/")
-    wider.write_text(suite + "  - distinct: {suffix: _again}\n")
+    wider = varied(tiny_suite, tmp_path, lambda text: text + "  - distinct: {suffix: _again}\n")
     assert run(prepared(wider), Store.open(tmp_path / "r.db")).opened == 0
     names = {row[5] for row in view(tmp_path / "r.db", "results")}
     assert any(name.endswith("_again") for name in names)
@@ -158,9 +161,7 @@ def test_a_verdict_on_checkpoints_stands_at_the_suites_first_point_alone(
 ) -> None:
     """A run without that point leaves the verdict to one that has it."""
     shutil.copy(finished, tmp_path / "r.db")
-    wider = tmp_path / "wider.yaml"
-    suite = tiny_suite.read_text().replace("./", f"{tiny_suite.parent}/")
-    wider.write_text(suite + '  - weight_distance: {pairs: ["expert:base"]}\n')
+    wider = varied(tiny_suite, tmp_path, lambda text: text + '  - weight_distance: {pairs: ["expert:base"]}\n')
     for only, methods_ in ((["g1"], set()), (["base"], {"base"}), (["g1"], {"base"}), ([], {"base"})):
         run(prepared(wider, only=only), Store.open(tmp_path / "r.db"))
         found = [row for row in view(tmp_path / "r.db", "results") if row[5] == "weight_distance[expert:base]"]
@@ -169,33 +170,28 @@ def test_a_verdict_on_checkpoints_stands_at_the_suites_first_point_alone(
 
 
 def test_two_evaluators_may_not_report_one_metric(tiny_suite: Path, tmp_path: Path) -> None:
-    twice = tmp_path / "twice.yaml"
-    twice.write_text(tiny_suite.read_text().replace("./", f"{tiny_suite.parent}/") + "  - distinct\n")
+    twice = varied(tiny_suite, tmp_path, lambda text: text + "  - distinct\n")
     with pytest.raises(UserError, match="both report 'distinct_1'; give one of them a suffix"):
         prepared(twice)
 
 
 def test_checkpoints_that_an_evaluator_misses_are_named_before_the_run(tiny_suite: Path, tmp_path: Path) -> None:
-    suite = tmp_path / "s.yaml"
-    text = tiny_suite.read_text().replace("./", f"{tiny_suite.parent}/")
-    suite.write_text(text + '  - weight_distance: {pairs: ["expert:joy"]}\n')
+    suite = varied(tiny_suite, tmp_path, lambda text: text + '  - weight_distance: {pairs: ["expert:joy"]}\n')
     with pytest.raises(UserError, match=r"expected two of the checkpoints .* as a:b, got 'expert:joy'"):
         prepared(suite)
 
 
 def test_a_mixture_of_nothing_is_named(tiny_suite: Path, tmp_path: Path) -> None:
-    suite = tmp_path / "s.yaml"
-    text = tiny_suite.read_text().replace("./", f"{tiny_suite.parent}/")
-    suite.write_text(text.replace("methods:", "methods:\n  - mixture: {base: [0, 1], expert: [0, 1]}", 1))
+    nothing = "methods:\n  - mixture: {base: [0, 1], expert: [0, 1]}"
+    suite = varied(tiny_suite, tmp_path, lambda text: text.replace("methods:", nothing, 1))
     with pytest.raises(UserError, match="coefficient that is not zero"):
         prepared(suite)
 
 
 def test_a_prompt_without_room_is_refused_before_the_run(tiny_suite: Path, tmp_path: Path) -> None:
     (tmp_path / "long.jsonl").write_text('{"text": "' + "The movie was good. " * 30 + '"}\n')
-    long = tmp_path / "long.yaml"
-    text = tiny_suite.read_text().replace("./neutral.jsonl", str(tmp_path / "long.jsonl"))
-    long.write_text(text.replace("./", f"{tiny_suite.parent}/"))
+    neutral, new = str(tiny_suite.parent / "neutral.jsonl"), str(tmp_path / "long.jsonl")
+    long = varied(tiny_suite, tmp_path, lambda text: text.replace(neutral, new))
     with pytest.raises(UserError, match=r"row 0 has \d+ tokens; .* exceeds the model's context of 64"):
         prepared(long)
 

@@ -78,15 +78,17 @@ def opened(db: Path) -> Iterator[Store]:
         store.close()
 
 
-def require_folder(folder: Path) -> None:
-    """Raise UserError unless the folder can be made and written to."""
+def require_folder(folder: Path, option: str) -> None:
+    """Raise UserError unless the folder, which the option names, can be made and written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".lerpbench"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder with --site") from error
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}); choose another folder with {option}"
+        ) from error
 
 
 def quieten() -> None:

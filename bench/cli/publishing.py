@@ -19,7 +19,7 @@ def render(
     """Write the leaderboard's pages from one or several databases."""
     import leaderboard
 
-    require_folder(site)
+    require_folder(site, "--site")
     leaderboard.render(databases or [Path("results.db")], site)
     screen.print(f"leaderboard: {site / 'index.html'}")
 
@@ -34,7 +34,7 @@ def figures(
     from leaderboard.paper.static import write_figures
     from leaderboard.render import boards_by_folder
 
-    require_folder(folder)
+    require_folder(folder, "--out")
     found = boards_by_folder(databases or [Path("results.db")])
     written = write_figures({folder / name: board for name, board in found.items()}, format_, prompts)
     screen.print(f"{len(written)} files in {folder}")

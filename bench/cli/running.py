@@ -44,7 +44,7 @@ def run(
     limit_prompts: LimitOption = None,
 ) -> None:
     """Generate, judge and render a suite; what is stored already is not made again."""
-    require_folder(site)
+    require_folder(site, "--site")
     work = prepared(loaded(suite), engine, only, limit_prompts)
     broken = execute(work, db, ("generate", "probe", "evaluate"))
     if work.suite.overhead is not None and work.complete:

@@ -281,19 +281,18 @@ class Check:
         evaluator = self.evaluator
         metrics = set(stored.sums)
         summaries: list[Summary] = []
-        samples = None
         if isinstance(evaluator, TextEvaluator) and verdict.generation_id is not None:
             samples = Samples(*self.store.generated(verdict.generation_id))
             yield from compare_scores_with_sums(stored, samples)
-        if self.reason is None and isinstance(evaluator, TextEvaluator) and samples is not None:
-            cheap = self.name in CHEAP
-            part = samples if cheap else self._part(samples, verdict)
-            judgement = evaluator.judge(part, self.judges)
-            tolerance = EXACT if cheap else TOLERANCE[getattr(evaluator, "precision", "float32")]
-            yield from compare_judgement(stored, part, judgement, tolerance)
-            metrics = {key[0] for key in stored.estimates} | {metric.name for metric in evaluator.metrics()}
-            summaries = [s for s in judgement.summaries if not isinstance(s, RatioStatistic)] if cheap else []
-            summaries += medians(evaluator, stored, samples)
+            if self.reason is None:
+                cheap = self.name in CHEAP
+                part = samples if cheap else self._part(samples, verdict)
+                judgement = evaluator.judge(part, self.judges)
+                tolerance = EXACT if cheap else TOLERANCE[getattr(evaluator, "precision", "float32")]
+                yield from compare_judgement(stored, part, judgement, tolerance)
+                metrics = {key[0] for key in stored.estimates} | {metric.name for metric in evaluator.metrics()}
+                summaries = [s for s in judgement.summaries if not isinstance(s, RatioStatistic)] if cheap else []
+                summaries += medians(evaluator, stored, samples)
         sets = list(dict.fromkeys(item.set for item in verdict.items)) if verdict.generation_id is not None else []
         self.sums |= bool(stored.sums) or bool(summaries)
         for metric, own in stored.sums.items():
