@@ -43,10 +43,10 @@ bench-baseline: $(VENV)/.installed-test ## save what `make bench` compares with,
 	$(BIN)/python -m pytest tests/perf --benchmark-save=baseline
 
 gpu-check: ## parity and throughput of the vLLM engine on a GPU
-	$(PYTHON) -m bench.gpu_check --out gpu-check
+	$(PYTHON) -m tools.gpu_check --out gpu-check
 
 readme: $(VENV)/.installed ## splice the results of $(DB) into README.md
-	$(BIN)/python -m leaderboard.readme $(DB) README.md
+	$(BIN)/python -m leaderboard.show.readme $(DB) README.md
 
 clean: ## remove what was installed and rendered; databases stay
 	rm -rf $(VENV) $(SITE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .benchmarks

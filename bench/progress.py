@@ -1,34 +1,81 @@
-"""Progress on the terminal: a bar a stage where someone watches, a line a stage where the output is a file."""
+"""Progress of long work: what the work tells, and what someone who waits sees.
+
+A `Task` opens a stage (its title, how much there is) and yields the `Advance` that is told how much was done.
+"""
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+Advance = Callable[[int], None]  # told how many completions, texts or points were finished
+Task = Callable[[str, int], AbstractContextManager[Advance]]
 
-from bench.serving import Advance
+EVERY_S = 30.0  # between two lines where nobody watches a bar
 
 
-class TerminalReporter:
-    """Implements `bench.execute.Reporter` on standard error."""
+def silent(_: int) -> None:
+    """Progress that nobody watches."""
 
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
 
-    @contextmanager
-    def task(self, title: str, total: int) -> Iterator[Advance]:
-        if not sys.stderr.isatty():
-            started = time.perf_counter()
-            print(f"{title}: {total} ...", file=sys.stderr, flush=True)
-            yield lambda _: None
-            print(f"{title}: done in {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
-            return
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(),
-        )  # fmt: skip
-        with Progress(*columns, console=self.console) as progress:
-            task = progress.add_task(title, total=total)
-            yield lambda n: progress.advance(task, n)
+@contextmanager
+def silently(title: str, total: int) -> Iterator[Advance]:
+    """A task that shows nothing."""
+    yield silent
+
+
+@contextmanager
+def on_terminal(title: str, total: int) -> Iterator[Advance]:
+    """On standard error: a bar where someone watches, else a line at both ends and every half minute between."""
+    with (_bar if sys.stderr.isatty() else _lines)(title, total) as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Advance]:
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(), progress.TextColumn("left"), progress.TimeRemainingColumn(),
+    )  # fmt: skip
+    with progress.Progress(*columns, console=Console(stderr=True)) as shown:
+        task = shown.add_task(title, total=total)
+        yield lambda n: shown.advance(task, n)
+
+
+@contextmanager
+def _lines(title: str, total: int) -> Iterator[Advance]:
+    started = last = time.perf_counter()
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done, last
+        done += n
+        now = time.perf_counter()
+        if done < total and now - last >= EVERY_S:
+            last = now
+            _tell(f"{title}: {_state(done, total, now - started)}")
+
+    _tell(f"{title}: {total} ...")
+    yield advance
+    _tell(f"{title}: done in {time.perf_counter() - started:.1f} s")
+
+
+def _state(done: int, total: int, seconds: float) -> str:
+    if not done:
+        return f"0 of {total}"
+    return f"{done} of {total}, {done / seconds:.3g} a second, {about(seconds / done * (total - done))} left"
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def about(seconds: float) -> str:
+    """A duration in the unit that a reader would choose: 45 s, 12 min, 3.4 h, 12 days."""
+    for unit, size in (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}" if seconds >= 10 * size else f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -4,22 +4,15 @@ An engine knows two operations, a mixture in weight space and one in logit space
 checkpoints of a suite; `serve` changes the mixture in place, so a model served earlier is then no longer valid.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.checkpoints import Checkpoint
+from bench.progress import Advance, silent
 from bench.schema import Completion, Prompt, Recipe, Sampling
-
-Advance = Callable[[int], None]  # told how many completions or texts were finished
-Task = Callable[[str, int], AbstractContextManager[Advance]]  # a progress bar: title, total
-
-
-def silent(_: int) -> None:
-    """Progress that nobody watches."""
+from bench.suite.checkpoints import Checkpoint
 
 
 class ServedModel(Protocol):

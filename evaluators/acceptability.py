@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
+from bench.progress import Advance, silent
 from bench.schema import Metric
-from bench.serving import Advance, silent
 from evaluators.base import Judgement, Samples
 from evaluators.classifier import ClassifierEvaluator, mean_judgement
 from evaluators.judges import Judges

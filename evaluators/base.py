@@ -1,8 +1,8 @@
 """What an evaluator is: a small class whose fields are its configuration, and what it hands back.
 
 Four kinds: `TextEvaluator` judges completions, `ProbeEvaluator` asks the mixed model itself, `ContrastEvaluator`
-compares its answers with those of other mixtures, `CheckpointEvaluator` looks at the checkpoints' weights.  Each
-returns a `Judgement`; the harness stores it and draws the intervals.
+compares its answers with those of other mixtures, `CheckpointEvaluator` looks at the checkpoints' weights.  Each says
+so itself (`looks_at`) and returns a `Judgement`; the harness stores it and draws the intervals.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bench.checkpoints import Checkpoint
+from bench.progress import Advance, silent
 from bench.schema import Completion, Direction, Estimate, Metric, Prompt, Recipe, Value
-from bench.serving import Advance, ServedModel, silent
+from bench.serving import ServedModel
 from bench.stats import ScoreColumn, Summary
+from bench.suite.checkpoints import Checkpoint
 from evaluators.judges import Judges
 
 Scope = Literal["full", "completion"]
+Subject = Literal["completions", "mixture", "checkpoints"]
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,48 @@ class Judgement:
 
 
 class Evaluator(Value):
-    """Common to all kinds.  `version` is raised when equal input would be judged differently."""
+    """Common to all kinds.  `version` is raised when equal input would be judged differently.
+
+    `looks_at` says which of `judge`, `ask` and `inspect` the harness calls: on completions, a mixture, the checkpoints.
+    """
 
     version: ClassVar[int] = 1
     source: ClassVar[str] = ""
+    looks_at: ClassVar[Subject]
     suffix: str = Field(default="", description="appended to metric names, so that a suite can hold two configurations")
 
     def metrics(self) -> tuple[Metric, ...]:
         """What is reported: every name in a judgement is one of these, or of the judgement's own `metrics`."""
         raise NotImplementedError
+
+    def judge(self, samples: Samples, judges: Judges, advance: Advance = silent) -> Judgement:
+        """The verdict on one point's completions."""
+        raise NotImplementedError
+
+    def ask(
+        self,
+        model: ServedModel,
+        recipe: Recipe,
+        beside: Sequence[NDArray[np.float32]] = (),
+        advance: Advance = silent,
+    ) -> Judgement:
+        """The verdict on a served mixture; `beside` are the answers of the mixtures that `beside(recipe)` names."""
+        raise NotImplementedError
+
+    def inspect(self, checkpoints: Mapping[str, Checkpoint], advance: Advance = silent) -> Judgement:
+        """The verdict on a suite's checkpoints, by name."""
+        raise NotImplementedError
+
+    def beside(self, recipe: Recipe) -> Sequence[Recipe]:
+        """The other mixtures whose answers the verdict on `recipe` needs."""
+        return ()
+
+    def answer(self, model: ServedModel, advance: Advance = silent) -> NDArray[np.float32]:
+        """What one mixture says to those that are compared with it: an array of any shape."""
+        raise NotImplementedError
+
+    def require(self, names: Sequence[str]) -> None:
+        """Raise UserError where the suite's checkpoints, by name, are not those that a verdict needs."""
 
     def data_digests(self) -> list[str]:
         """Digests of the models and files that the verdict depends on beside the configuration."""
@@ -92,44 +127,53 @@ class Evaluator(Value):
 
 
 class TextEvaluator(Evaluator):
-    """Judges completions."""
+    """Judges completions: defines `judge`."""
 
-    def judge(self, samples: Samples, judges: Judges, advance: Advance = silent) -> Judgement:
-        raise NotImplementedError
+    looks_at = "completions"
 
 
 class ProbeEvaluator(Evaluator):
-    """Asks the mixed model itself."""
+    """Asks the mixed model itself: defines `probe`."""
+
+    looks_at = "mixture"
 
     def probe(self, model: ServedModel, advance: Advance = silent) -> Judgement:
         raise NotImplementedError
 
+    def ask(
+        self,
+        model: ServedModel,
+        recipe: Recipe,
+        beside: Sequence[NDArray[np.float32]] = (),
+        advance: Advance = silent,
+    ) -> Judgement:
+        return self.probe(model, advance)
+
 
 class ContrastEvaluator(Evaluator):
-    """Asks a mixture and others beside it the same questions, and compares the answers.
+    """Asks a mixture and others beside it the same questions, and compares: defines `beside`, `answer`, `compare`.
 
     An engine serves one mixture at a time, so answers are kept, not models.  Points share the mixtures beside them (the
     checkpoints as they are, say): each of those is served and asked once a run.
     """
 
-    def beside(self, recipe: Recipe) -> Sequence[Recipe]:
-        """The other mixtures whose answers the verdict on `recipe` needs."""
-        raise NotImplementedError
-
-    def answer(self, model: ServedModel, advance: Advance = silent) -> NDArray[np.float32]:
-        """What one mixture says: an array of any shape."""
-        raise NotImplementedError
+    looks_at = "mixture"
 
     def compare(self, recipe: Recipe, answer: NDArray[np.float32], beside: Sequence[NDArray[np.float32]]) -> Judgement:
         """The verdict on `recipe`, from its answer and those of `beside(recipe)` in their order."""
         raise NotImplementedError
 
+    def ask(
+        self,
+        model: ServedModel,
+        recipe: Recipe,
+        beside: Sequence[NDArray[np.float32]] = (),
+        advance: Advance = silent,
+    ) -> Judgement:
+        return self.compare(recipe, self.answer(model, advance), beside)
+
 
 class CheckpointEvaluator(Evaluator):
-    """Looks at the checkpoints of a suite."""
+    """Looks at the checkpoints of a suite, once for all points: defines `inspect`."""
 
-    def require(self, names: Sequence[str]) -> None:
-        """Raise UserError where the suite's checkpoints, by name, are not those that `compare` needs."""
-
-    def compare(self, checkpoints: Mapping[str, Checkpoint], advance: Advance = silent) -> Judgement:
-        raise NotImplementedError
+    looks_at = "checkpoints"

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bench.checkpoints import resolve
+from bench.progress import Advance, silent
 from bench.schema import Direction, Metric, UserError
-from bench.serving import Advance, silent
 from bench.stats import RatioStatistic, ScoreColumn, ratio_statistic
+from bench.suite.checkpoints import resolve
 from evaluators.base import Judgement, Samples, Scope, TextEvaluator
 from evaluators.judges import Judge, Judges
 from evaluators.scoring import Precision, classify

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from bench.progress import Advance, silent
 from bench.schema import Estimate, Metric
-from bench.serving import Advance, silent
 from bench.stats import Counts, Floats, RatioStatistic, bootstrap_ratios, interval, ratio_statistic
 from evaluators.base import Judgement, Samples, Scope, TextEvaluator
 from evaluators.judges import Judges

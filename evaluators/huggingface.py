@@ -14,8 +14,8 @@ import evaluate
 import numpy as np
 from pydantic import Field
 
+from bench.progress import Advance, silent
 from bench.schema import Completion, Direction, Estimate, Metric, Prompt, UserError
-from bench.serving import Advance, silent
 from bench.stats import ScoreColumn, ratio_statistic
 from evaluators.base import Judgement, Samples, Scope, TextEvaluator
 from evaluators.judges import Judges

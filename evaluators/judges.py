@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bench.checkpoints import Checkpoint, resolve
 from bench.schema import UserError
+from bench.suite.checkpoints import Checkpoint, resolve
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from bench.progress import Advance, silent
 from bench.schema import Metric
-from bench.serving import Advance, silent
 from bench.stats import ratio_statistic
 from evaluators.base import Judgement, Samples, TextEvaluator
 from evaluators.judges import Judges

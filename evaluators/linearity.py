@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bench.prompts import load_prompts, texts_digest
+from bench.progress import Advance, silent
 from bench.schema import Estimate, Metric, Prompt, PromptSource, Recipe
-from bench.serving import Advance, ServedModel, silent
+from bench.serving import ServedModel
 from bench.stats import Floats, RatioStatistic, ratio_statistic
+from bench.suite.prompts import load_prompts, texts_digest
 from evaluators.base import ContrastEvaluator, Judgement
 
 CONTEXTS = {name: PromptSource(source=f"mini:prompts/{name}") for name in ("neutral", "positive", "negative")}

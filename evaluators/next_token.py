@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from bench.progress import Advance, silent
 from bench.schema import Estimate, Metric
-from bench.serving import Advance, ServedModel, silent
+from bench.serving import ServedModel
 from evaluators.base import Judgement, ProbeEvaluator
 
 WORDS = ("great", "good", "amazing", "wonderful", "bad", "terrible", "awful", "boring")

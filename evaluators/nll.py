@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bench.prompts import load_prompts, texts_digest
+from bench.progress import Advance, silent
 from bench.schema import Metric, Prompt, PromptSource
-from bench.serving import Advance, ServedModel, silent
+from bench.serving import ServedModel
 from bench.stats import RatioStatistic, ratio_statistic
+from bench.suite.prompts import load_prompts, texts_digest
 from evaluators.base import Judgement, ProbeEvaluator
 
 SETS = {

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bench.checkpoints import resolve
+from bench.progress import Advance, silent
 from bench.schema import Metric
-from bench.serving import Advance, silent
 from bench.stats import MedianStatistic, ScoreColumn, Summary, ratio_statistic
+from bench.suite.checkpoints import resolve
 from evaluators.base import Judgement, Samples, Scope, TextEvaluator
 from evaluators.judges import Judge, Judges
 from evaluators.packing import common_start

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
+from bench.progress import Advance, silent
 from bench.schema import Metric
-from bench.serving import Advance, silent
 from bench.stats import ScoreColumn, ratio_statistic
 from evaluators.base import Judgement, Samples, TextEvaluator
 from evaluators.distinct import n_grams

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.serving import Advance, silent
+from bench.progress import Advance, silent
 from evaluators.judges import Judge
 from evaluators.packing import common_start, pack, packed_attention, packed_states
 

@@ -3,8 +3,8 @@
 import numpy as np
 from pydantic import Field
 
+from bench.progress import Advance, silent
 from bench.schema import Metric
-from bench.serving import Advance, silent
 from evaluators.base import Judgement, Samples
 from evaluators.classifier import ClassifierEvaluator, mean_judgement
 from evaluators.judges import Judges

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.checkpoints import WEIGHTS, Checkpoint, header, parameter_name
+from bench.progress import Advance, silent
 from bench.schema import Estimate, Metric, UserError
-from bench.serving import Advance, silent
+from bench.suite.checkpoints import WEIGHTS, Checkpoint, header, parameter_name
 from evaluators.base import CheckpointEvaluator, Judgement
 
 UNIT = "root mean square"
@@ -35,7 +35,7 @@ class WeightDistance(CheckpointEvaluator):
         """The overall ones; those of single tensors are named after the tensors that the checkpoints have."""
         return tuple(self._metric(f"weight_distance[{pair}]") for pair in self.pairs)
 
-    def compare(self, checkpoints: Mapping[str, Checkpoint], advance: Advance = silent) -> Judgement:
+    def inspect(self, checkpoints: Mapping[str, Checkpoint], advance: Advance = silent) -> Judgement:
         estimates = [estimate for pair in self.pairs for estimate in self._pair(pair, checkpoints)]
         declared = {metric.name for metric in self.metrics()}
         metrics = [

@@ -14,7 +14,7 @@ from typer.main import get_command
 import evaluators
 import methods
 from bench.cli import app
-from bench.suite import load_suite
+from bench.suite.load import load_suite
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

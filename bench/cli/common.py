@@ -13,11 +13,12 @@ import evaluators as evaluator_table
 import methods as method_table
 from bench import engines
 from bench.schema import Suite, UserError
-from bench.store import Store
-from bench.suite import load_suite
+from bench.store.write import Store
+from bench.suite.load import load_suite
 
 if TYPE_CHECKING:
-    from bench.execute import EngineFactory, Work
+    from bench.run.prepare import Work
+from bench.run.stages import EngineFactory
 
 out = Console(markup=False, width=None if sys.stdout.isatty() else 140)
 
@@ -38,7 +39,7 @@ def prepared(suite: Suite, engine: str, only: Sequence[str] | None = None, limit
     """Everything found and checked, before anything is written."""
     chosen = engines.choose(engine)
     quieten()
-    from bench.execute import prepare
+    from bench.run.prepare import prepare
 
     registries = method_table.registry(), evaluator_table.registry()
     return prepare(suite, *registries, chosen, engines.engine_version(chosen), only or (), limit)

@@ -11,12 +11,13 @@ from bench.cli.common import DbOption, SuiteArgument, device_name, loaded, opene
 from bench.schema import Suite, UserError
 
 if TYPE_CHECKING:
-    from bench.experts import PlannedExpert
+    from bench.experts.plan import PlannedExpert
 
 
 def finetune(suite: SuiteArgument = "mini-finetune", db: DbOption = Path("results.db")) -> None:
     """Make the suite's experts from its base; finished trials are not repeated.  See docs/FINETUNING.md."""
-    from bench.experts import given_checkpoints, plan_experts, require_no_leak
+    from bench.experts.leaks import require_no_leak
+    from bench.experts.plan import given_checkpoints, learned, plan_experts
 
     found = loaded(suite)
     if found.finetune is None:
@@ -25,7 +26,7 @@ def finetune(suite: SuiteArgument = "mini-finetune", db: DbOption = Path("result
     experts = plan_experts(found, given_checkpoints(found))
     registry = evaluator_table.registry()
     require_no_leak(
-        experts, {spec.name: registry.create(spec.name, spec.options).held_out() for spec in found.evaluators}
+        learned(experts), {spec.name: registry.create(spec.name, spec.options).held_out() for spec in found.evaluators}
     )
     make(found, experts, db)
     show(experts, f"suite {found.name}")
@@ -38,14 +39,14 @@ def make(suite: Suite, experts: "list[PlannedExpert]", db: Path) -> None:
     import torch
 
     from bench import environment
-    from bench.finetune import Workshop, finetune
-    from bench.progress import TerminalReporter
+    from bench.experts.train import Workshop, finetune
+    from bench.progress import on_terminal
 
     device = engines.device()
     facts = environment.describe(device_name(device), torch.get_num_threads())
     rows = suite.finetune.device_batch_size if suite.finetune else None
     with opened(db) as store:
-        finetune(experts, Workshop(device, rows, TerminalReporter().task, facts), store, store.suite(suite))
+        finetune(experts, Workshop(device, rows, on_terminal, facts), store, store.suite(suite))
 
 
 def show(experts: "list[PlannedExpert]", title: str) -> None:

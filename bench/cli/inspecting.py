@@ -10,7 +10,7 @@ import methods as method_table
 from bench import engines
 from bench.cli.common import device_name, loaded, out
 from bench.schema import UserError
-from bench.suite import packaged_suites
+from bench.suite.load import packaged_suites
 
 
 def suites() -> None:
@@ -37,7 +37,7 @@ def doctor() -> None:
     import torch
 
     from bench import environment
-    from bench.checkpoints import MODELS
+    from bench.suite.checkpoints import MODELS
 
     device = engines.device()
     details = environment.describe(device_name(device), torch.get_num_threads())

@@ -17,10 +17,10 @@ def render(
     site: SiteOption = Path("site"),
 ) -> None:
     """Write the leaderboard's pages from one or several databases."""
-    import leaderboard
+    from leaderboard.show.render import render as rendered
 
     require_folder(site, "--site")
-    leaderboard.render(databases or [Path("results.db")], site)
+    rendered(databases or [Path("results.db")], site)
     screen.print(f"leaderboard: {site / 'index.html'}")
 
 
@@ -32,7 +32,7 @@ def figures(
 ) -> None:
     """Write the paper's figures as files for a paper; needs the extra `figures` and Chromium or Chrome."""
     from leaderboard.paper.static import write_figures
-    from leaderboard.render import boards_by_folder
+    from leaderboard.show.render import boards_by_folder
 
     require_folder(folder, "--out")
     found = boards_by_folder(databases or [Path("results.db")])
@@ -48,8 +48,8 @@ def compare(
     prompts: Annotated[str, typer.Option(help="only this prompt set")] = "",
 ) -> None:
     """Paired differences A - B on the same prompts, with intervals and Holm's correction."""
-    from leaderboard.comparison import compare as compared
-    from leaderboard.comparison import describe
+    from leaderboard.measure.comparison import compare as compared
+    from leaderboard.measure.comparison import describe
 
     for comparison in compared([db], a, b, suite=suite, prompts=prompts):
         print("\n".join(describe(comparison)))
@@ -62,7 +62,7 @@ def export(
     view: Annotated[View | None, typer.Option(help="only this view: results, completions or overhead")] = None,
 ) -> None:
     """Write the public views for other tools, or a model card."""
-    from leaderboard.export import export as exported
+    from leaderboard.show.export import export as exported
 
     for path in exported(databases or [Path("results.db")], form, out, view):
         print(path)

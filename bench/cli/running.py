@@ -29,10 +29,11 @@ from bench.cli.common import (
 from bench.cli.publishing import render
 from bench.cli.timing import time_overhead
 from bench.schema import Point, Suite, UserError, canonical_json
-from bench.store import Store
+from bench.store.write import Store
 
 if TYPE_CHECKING:
-    from bench.execute import Stage, Work
+    from bench.run.prepare import Work
+from bench.run.stages import Stage
 
 
 def run(
@@ -83,7 +84,7 @@ def plan(
     limit_prompts: LimitOption = None,
 ) -> None:
     """What a run would do: points, completions, time and room, and what is stored already."""
-    from bench.plan import plan_points
+    from bench.suite.points import plan_points
 
     found_suite = loaded(suite)
     points = plan_points(found_suite, method_table.registry(), only or ())  # shown even where models cannot be had
@@ -102,7 +103,7 @@ def plan(
 
 def show_extent(suite: Suite, points: Sequence[Point], limit: int | None, db: Path) -> None:
     """The size of a suite whose models or prompts are not here, from what it says itself."""
-    from bench import forecast
+    from bench.run import forecast
 
     recipes = {canonical_json(point.recipe.model_dump(mode="json")): point.recipe for point in points}
     out.print(f"{len(points)} points, {len(recipes)} distinct mixtures")
@@ -120,9 +121,9 @@ def show_extent(suite: Suite, points: Sequence[Point], limit: int | None, db: Pa
 
 def show_plan(work: "Work", name: str, store: Store | None, db: Path) -> None:
     """A prepared suite: what is stored, what is to do, and what that will take."""
-    from bench import forecast
-    from bench.execute import status
-    from evaluators.base import CheckpointEvaluator
+    from bench.progress import about
+    from bench.run import forecast
+    from bench.run.prepare import status
 
     found = status(work, store)
     recipes = {planned.generation: planned.point.recipe for planned in work.planned}
@@ -141,7 +142,7 @@ def show_plan(work: "Work", name: str, store: Store | None, db: Path) -> None:
     asked = [
         (item.name, canonical_json(item.options))
         for item in work.evaluators
-        if not isinstance(item.evaluator, CheckpointEvaluator)
+        if item.evaluator.looks_at != "checkpoints"
     ]
     rates = None if store is None else forecast.measured_rates(store, name, work.engine, asked)
     if rates is None:
@@ -150,13 +151,13 @@ def show_plan(work: "Work", name: str, store: Store | None, db: Path) -> None:
         )
     else:
         seconds = forecast.seconds_to_do(todo, each, rates)
-        out.print(f"time: about {forecast.about(seconds)} at the rates of this suite's runs in {db} "
+        out.print(f"time: about {about(seconds)} at the rates of this suite's runs in {db} "
                   f"({rates.model_tokens_per_s:,.0f} model tokens/s)")  # fmt: skip
 
 
 def show_room(n_bytes: float, db: Path) -> None:
     """The room that completions will take in a database, against what its disk has."""
-    from bench import forecast
+    from bench.run import forecast
 
     folder = db.resolve().parent
     if not folder.is_dir():
@@ -170,18 +171,15 @@ def show_room(n_bytes: float, db: Path) -> None:
 
 def execute(work: "Work", db: Path, stages: Sequence["Stage"]) -> Mapping[str, Sequence[str]]:
     """Run stages into the database, with the environment on record.  Returns which plugin's evaluators broke, where."""
-    from bench.execute import Run
-    from bench.progress import TerminalReporter
+    from bench.progress import on_terminal
+    from bench.run.stages import Run
     from evaluators.judges import Judges
 
     with opened(db) as store:
         device = engines.device()
         environment_id = this_environment(store, device)
-        one_run = Run(work, store, environment_id, TerminalReporter())
-        run_id = store.start_run(one_run.suite_id, work.engine, environment_id, this_command())
-
+        one_run = Run(work, store, environment_id, on_terminal, this_command())
         one_run.execute(opener(work.engine, work, device), Judges(device), stages)
-        store.finish_run(run_id)
         out.print(f"results: {db}")
     return one_run.broken
 

@@ -38,11 +38,11 @@ def verify(
     os.environ["HF_HUB_OFFLINE"] = "1"  # a bundle names models: nothing is fetched because it says so
     from bench import engines
     from bench.cli.common import quieten
-    from bench.progress import TerminalReporter
+    from bench.progress import on_terminal
     from bench.submissions.verify import verify as verified
 
     quieten()
-    report = verified(bundle, sample, seed, engines.device(), TerminalReporter(), extract)
+    report = verified(bundle, sample, seed, engines.device(), on_terminal, extract)
     for name, what in report.checked:
         print(f"right    {name}: {what}")
     for name, why in report.skipped:

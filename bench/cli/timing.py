@@ -25,7 +25,7 @@ from bench.cli.common import (
 from bench.schema import Suite
 
 if TYPE_CHECKING:
-    from bench.execute import Work
+    from bench.run.prepare import Work
     from bench.schema import OverheadRecord, OverheadSpec
 
 
@@ -37,15 +37,11 @@ def overhead(
     new_tokens: Annotated[list[int] | None, typer.Option(min=2, help="tokens drawn a row; may be repeated")] = None,
     rounds: Annotated[int | None, typer.Option(min=3, help="rounds at least, where the budget allows")] = None,
     budget_s: Annotated[float | None, typer.Option(min=1, help="seconds that all rounds may take")] = None,
-    import_benchmark: Annotated[Path | None, typer.Option(help="take pytest-benchmark's JSON instead")] = None,
 ) -> None:
     """Time what each method costs over the base, on a quiet machine; see docs/OVERHEAD.md."""
     from bench.schema import OverheadSpec
 
     timed = loaded(suite)
-    if import_benchmark is not None:
-        import_overhead(timed, db, import_benchmark)
-        return
     asked = {"batch_sizes": batch_size, "new_tokens": new_tokens, "rounds": rounds, "budget_s": budget_s}
     changes = {key: value for key, value in asked.items() if value is not None}
     spec = OverheadSpec(**{**(timed.overhead or OverheadSpec()).model_dump(), **changes})
@@ -60,16 +56,15 @@ def parity(
     limit_prompts: LimitOption = None,
 ) -> None:
     """Do the transformers and the vLLM engine agree on a suite's points?  Exits with 1 where they do not."""
-    from bench.parity import judged_by
-    from bench.parity import parity as compared_engines
-    from bench.progress import TerminalReporter
-    from evaluators.base import TextEvaluator
+    from bench.progress import on_terminal
+    from bench.run.parity import judged_by
+    from bench.run.parity import parity as compared_engines
     from evaluators.judges import Judges
 
     work = prepared(loaded(suite), "vllm", only, limit_prompts)
     device = engines.device()
-    found = [item.evaluator for item in work.evaluators if isinstance(item.evaluator, TextEvaluator)]
-    with opened(db) as store, TerminalReporter().task("Comparing engines", 2 * len(work.points)) as advance:
+    found = [item.evaluator for item in work.looking_at("completions")]
+    with opened(db) as store, on_terminal("Comparing engines", 2 * len(work.points)) as advance:
         report = compared_engines(
             work.suite, work.points, work.prompts, opener("transformers", work, device), opener("vllm", work, device),
             judged_by(found, Judges(device)), device, advance,
@@ -85,8 +80,8 @@ def parity(
 
 def time_overhead(work: "Work", suite: Suite, db: Path, spec: "OverheadSpec", *, again: bool) -> None:
     """Time the suite's methods into the database; without `again`, only where it was not done yet."""
-    from bench.overhead import is_timed, time_suite
-    from bench.progress import TerminalReporter
+    from bench.overhead.stopwatch import is_timed, time_suite
+    from bench.progress import on_terminal
 
     with opened(db) as store:
         suite_id, device = store.suite(suite), engines.device()
@@ -96,7 +91,7 @@ def time_overhead(work: "Work", suite: Suite, db: Path, spec: "OverheadSpec", *,
         run_id = store.start_run(suite_id, work.engine, environment_id, this_command())
         records = time_suite(
             suite, spec, work.points, method_table.registry(), work.prompts, work.checkpoints,
-            opener(work.engine, work, device), device, TerminalReporter().task,
+            opener(work.engine, work, device), device, on_terminal,
         )  # fmt: skip
         store.add_overhead(suite_id, work.engine, records, environment_id, replace=True)
         store.finish_run(run_id)
@@ -104,23 +99,8 @@ def time_overhead(work: "Work", suite: Suite, db: Path, spec: "OverheadSpec", *,
     out.print(f"results: {db}")
 
 
-def import_overhead(suite: Suite, db: Path, path: Path) -> None:
-    """Put what pytest-benchmark timed into the suite's ledger."""
-    from bench import environment
-    from bench.overhead_import import read_benchmarks
-
-    found, facts = read_benchmarks(path)
-    with opened(db) as store:
-        suite_id = store.suite(suite)
-        environment_id = store.environment(facts, environment.digest(facts))
-        for engine, records in found.items():
-            store.add_overhead(suite_id, engine, records, environment_id, replace=False)
-    count = sum(map(len, found.values()))
-    out.print(f"{count} lines from {path} are in the ledger of suite {suite.name}: {db}")
-
-
 def show_overhead(records: "Sequence[OverheadRecord]", title: str) -> None:
-    from bench.overhead_report import cost_table, remarks
+    from bench.cli.costs import cost_table, remarks
 
     cells = sorted({(r.new_tokens, r.batch_size) for r in records if r.batch_size})
     for new_tokens, batch_size in cells:

@@ -7,11 +7,11 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.checkpoints import Checkpoint
 from bench.engines import vllm_support
 from bench.registry import suggest
 from bench.schema import UserError
 from bench.serving import Engine
+from bench.suite.checkpoints import Checkpoint
 
 TABLE = {
     "transformers": "bench.engines.transformers:TransformersEngine",

@@ -18,10 +18,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from bench.checkpoints import Checkpoint
 from bench.engines.sampling import ROWS_PER_CHUNK, nucleus_mask, row_keys, sample_nucleus
+from bench.progress import Advance, silent
 from bench.schema import Completion, Prompt, Recipe, Sampling, UserError
-from bench.serving import Advance, silent
+from bench.suite.checkpoints import Checkpoint
 
 ALIGNMENT = 16  # floats: every parameter starts on a cache line
 NEVER = -1  # an end-of-text token that no row draws

@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.checkpoints import Checkpoint
 from bench.engines.vllm_support import (
     ARCHITECTURE,
     SPARE_POSITIONS,
@@ -25,8 +24,9 @@ from bench.engines.vllm_support import (
     set_environment,
     why_not,
 )
+from bench.progress import Advance, silent
 from bench.schema import Completion, FinishReason, Prompt, Recipe, Sampling, Space, UserError
-from bench.serving import Advance, silent
+from bench.suite.checkpoints import Checkpoint
 
 __all__ = ["VllmEngine", "VllmModel", "require_supported", "why_not"]
 

@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-from bench.checkpoints import Checkpoint
 from bench.schema import UserError
+from bench.suite.checkpoints import Checkpoint
 
 ARCHITECTURE = "LerpbenchMixtureGPT2"
 MODEL = "bench.engines.vllm_model:MixtureGPT2"

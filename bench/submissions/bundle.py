@@ -24,7 +24,7 @@ from sqlite_utils import Database
 
 from bench.registry import explain
 from bench.schema import Suite, UserError, Value, canonical_json
-from bench.store import Store
+from bench.store.write import Store
 
 DATABASE, MANIFEST = "results.db", "manifest.json"
 MAX_BYTES = {DATABASE: 64 * 2**30, MANIFEST: 4 * 2**20}

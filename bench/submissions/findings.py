@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.schema import Suite, UserError
-from bench.store import Store
+from bench.store.write import Store
 
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, sqlite3.Error, UserError)
 

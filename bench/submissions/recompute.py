@@ -14,13 +14,11 @@ from itertools import permutations
 import numpy as np
 
 import evaluators
-from bench import plan
-from bench.execute import Reporter, estimates
-from bench.prompts import texts_digest
+from bench.progress import Advance, Task
+from bench.run.stages import estimates
 from bench.schema import Prompt, Sampling, UserError
-from bench.serving import Advance
 from bench.stats import MedianStatistic, RatioStatistic, Summary
-from bench.store import Store
+from bench.store.write import Store
 from bench.submissions import bundle
 from bench.submissions.findings import Mismatch, Report, shown, stored_suite
 from bench.submissions.verdicts import (
@@ -34,7 +32,9 @@ from bench.submissions.verdicts import (
     places,
     read_verdict,
 )
-from evaluators.base import ContrastEvaluator, Evaluator, ProbeEvaluator, Samples, TextEvaluator
+from bench.suite import keys as content_keys
+from bench.suite.prompts import texts_digest
+from evaluators.base import Evaluator, Samples
 from evaluators.judges import Judges
 from evaluators.perplexity import Perplexity
 
@@ -43,7 +43,7 @@ NOT_JUDGED_AGAIN = ("huggingface",)  # would run a script that the bundle names
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # a model's scores on another machine
 
 
-def recompute(store: Store, report: Report, sample: int, seed: int, device: str, reporter: Reporter) -> None:
+def recompute(store: Store, report: Report, sample: int, seed: int, device: str, task: Task) -> None:
     """Check every generation and every verdict of a database of one suite."""
     (n,) = store.db.execute("SELECT count(*) FROM generations").fetchone()
     right = f"every prompt of {n} generations has all its samples; keys follow from prompts and sampling"
@@ -54,7 +54,7 @@ def recompute(store: Store, report: Report, sample: int, seed: int, device: str,
         "SELECT evaluator, version, options, count(*) FROM evaluations GROUP BY 1, 2, 3 ORDER BY min(id)"
     )
     configurations = found.fetchall()
-    with reporter.task("Verifying verdicts", sum(row[-1] for row in configurations)) as advance:
+    with task("Verifying verdicts", sum(row[-1] for row in configurations)) as advance:
         for name, version, stored_options, count in configurations:
             check = Check(store, name, version, stored_options, sample, seed, judges, advance)
             if report.check(shown(name).strip('"'), "", check.verdicts):
@@ -86,7 +86,7 @@ def generations(store: Store) -> Iterator[Mismatch]:
         everyone = prompts if everyone is None else everyone
         if prompts != everyone:
             yield Mismatch("generations", row, "prompts", len(prompts), f"the {len(everyone)} of the other generations")
-        keys = [plan.generation_key(mixture, order, sampling) for order in orders(prompts)]
+        keys = [content_keys.generation_key(mixture, order, sampling) for order in orders(prompts)]
         expected = [key if key in keys else keys[0], len(prompts), len(completions),
                     sum(c.n_tokens for c in completions)]  # fmt: skip
         names = ("key", "n_prompts", "n_completions", "n_tokens")
@@ -234,7 +234,7 @@ class Check:
             self.reason = "not built in, and a bundle may not name code to run: its scores are taken as stored"
         elif self.version != type(evaluator).version:
             self.reason = f"judged by version {self.version}, here is {type(evaluator).version}: taken as stored"
-        elif not isinstance(evaluator, TextEvaluator):
+        elif evaluator.looks_at != "completions":
             self.reason = "the mixed models answered, not the completions: what they said is taken as stored"
         if self.reason is not None or evaluator is None:
             return None
@@ -254,7 +254,7 @@ class Check:
 
         Of what asks the models: its sentences'.  A verdict without any was asked the same as the others.
         """
-        if self.evaluator is None or isinstance(self.evaluator, TextEvaluator):
+        if self.evaluator is None or self.evaluator.looks_at == "completions":
             return local
         items = next((other.items for other in (verdict, *stored) if other.items), None)
         return [] if items is None else [texts_digest(items)]
@@ -262,17 +262,17 @@ class Check:
     def _keys(self, verdict: Verdict, data: Sequence[str]) -> list[str]:
         """The key of a verdict on completions; else on a mixture or on all checkpoints, none where one is not known."""
         subjects = [verdict.mixture] if verdict.generation is None else [verdict.generation]
-        if verdict.generation is None and not isinstance(self.evaluator, ProbeEvaluator | ContrastEvaluator):
+        if verdict.generation is None and (self.evaluator is None or self.evaluator.looks_at == "checkpoints"):
             subjects = [*subjects, *self._checkpoints] if self._checkpoints else []
         given = json.loads(self.options)
-        return [plan.evaluation_key(subject, self.name, self.version, given, data) for subject in subjects]
+        return [content_keys.evaluation_key(subject, self.name, self.version, given, data) for subject in subjects]
 
     @cached_property
     def _checkpoints(self) -> list[str]:
         """The key of all the suite's checkpoints together; empty where no point mixes some of them."""
         digests = bundle.checkpoints(self.store)
         complete = digests.keys() == stored_suite(self.store).checkpoints.keys()
-        return [plan.key_of("checkpoints", digests)] if complete else []
+        return [content_keys.key_of("checkpoints", digests)] if complete else []
 
     # -------------------------------------------------------------------------------------- one verdict
 
@@ -281,7 +281,7 @@ class Check:
         evaluator = self.evaluator
         metrics = set(stored.sums)
         summaries: list[Summary] = []
-        if isinstance(evaluator, TextEvaluator) and verdict.generation_id is not None:
+        if evaluator is not None and evaluator.looks_at == "completions" and verdict.generation_id is not None:
             samples = Samples(*self.store.generated(verdict.generation_id))
             yield from compare_scores_with_sums(stored, samples)
             if self.reason is None:

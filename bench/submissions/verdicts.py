@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.schema import Estimate, Prompt
 from bench.stats import RatioStatistic, Transform, ratio_statistic
-from bench.store import Store
+from bench.store.write import Store
 from evaluators.base import Judgement, Samples
 
 EXACT = 1e-8  # the same arithmetic on the same numbers; stored scores have nine digits

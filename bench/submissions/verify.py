@@ -17,15 +17,16 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from bench import engines, environment, plan
-from bench.execute import Reporter
-from bench.migrations import APPLICATION_ID, migrations
+from bench import engines, environment
+from bench.progress import Task
 from bench.schema import Recipe, Sampling, UserError
-from bench.store import Store
+from bench.store.schema import APPLICATION_ID, migrations
+from bench.store.write import Store
 from bench.submissions import bundle as bundles
 from bench.submissions.bundle import Manifest
 from bench.submissions.findings import Mismatch, Report, shown, stored_suite
 from bench.submissions.recompute import recompute
+from bench.suite import keys
 
 JSON_COLUMNS = {
     "environments": ("details",),
@@ -41,9 +42,7 @@ JSON_COLUMNS = {
 TYPES = {"INTEGER": "('integer')", "REAL": "('real', 'integer')", "TEXT": "('text')", "BLOB": "('blob')"}
 
 
-def verify(
-    bundle: Path, sample: int, seed: int | None, device: str, reporter: Reporter, extract: Path | None = None
-) -> Report:
+def verify(bundle: Path, sample: int, seed: int | None, device: str, task: Task, extract: Path | None = None) -> Report:
     """Check a bundle.  `sample`: how many prompts of each generation are judged again, drawn by `seed` (None: afresh).
 
     With `extract`, a database that passes is written there.  Raises UserError for what is no bundle.
@@ -58,7 +57,7 @@ def verify(
         if report.check("schema", "tables, views, types, JSON and references are lerpbench's", lambda: schema(path)):
             with closing(Store.read(path)) as store:
                 facts(store, manifest, report)
-                recompute(store, report, sample, secrets.randbits(32) if seed is None else seed, device, reporter)
+                recompute(store, report, sample, secrets.randbits(32) if seed is None else seed, device, task)
         if extract is not None and report.verified:
             try:
                 extract.parent.mkdir(parents=True, exist_ok=True)
@@ -233,9 +232,9 @@ def mixtures(store: Store) -> Iterator[Mismatch]:
     ):
         recipe = Recipe.model_validate_json(recipe_json)
         versions = range(engines.engine_version(engine), 0, -1)  # which one it was is not stored
-        keys = [plan.mixture_key(engine, v, dtype, recipe, json.loads(members)) for v in versions]
-        if key not in keys:
-            yield Mismatch("mixtures", {"recipe": json.loads(recipe_json)}, "key", key, keys[0])
+        known = [keys.mixture_key(engine, v, dtype, recipe, json.loads(members)) for v in versions]
+        if key not in known:
+            yield Mismatch("mixtures", {"recipe": json.loads(recipe_json)}, "key", key, known[0])
 
 
 def overhead(store: Store) -> Iterator[Mismatch]:

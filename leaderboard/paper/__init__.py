@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
-from leaderboard.paper.basins import between_basins, weight_distance
+from leaderboard.measure.rank import Series
+from leaderboard.paper.bridge import between_basins
 from leaderboard.paper.cast import cast
 from leaderboard.paper.figure import Figure
 from leaderboard.paper.layout import compose
-from leaderboard.paper.lazy import linearity
+from leaderboard.paper.linearity import linearity
+from leaderboard.paper.next_word import next_word
 from leaderboard.paper.panel import Panel
 from leaderboard.paper.plane import held_out_loss, sentiment_and_perplexity
 from leaderboard.paper.sweeps import along_the_line, line_against_push, push_against_ensemble
-from leaderboard.paper.words import next_word
-from leaderboard.query import Board
-from leaderboard.rank import Series
+from leaderboard.paper.weight_distance import weight_distance
+from leaderboard.read.board import Board
 
 
 def paper_figures(board: Board, series: Sequence[Series]) -> list[Figure]:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from leaderboard.query import Board, Place
-from leaderboard.rank import Series
+from leaderboard.measure.rank import Series
+from leaderboard.read.board import Board, Place
 
 
 @dataclass(frozen=True)

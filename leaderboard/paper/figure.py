@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from leaderboard.figures import number
+from leaderboard.measure.rank import Derived
+from leaderboard.numbers import number
 from leaderboard.paper.panel import Panel
-from leaderboard.query import ALL
-from leaderboard.rank import Derived
+from leaderboard.read.board import ALL
 
 ABSENT = "Not shown by this database"
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from leaderboard.figures import MINUS, number, short, title
-from leaderboard.query import ALL, Board, Result
-from leaderboard.rank import Series
+from leaderboard.measure.rank import Series
+from leaderboard.names import title
+from leaderboard.numbers import MINUS, number, short
+from leaderboard.read.board import ALL, Board, Result
 
 Trace = dict[str, Any]
 ALPHA, BETA = "\N{GREEK SMALL LETTER ALPHA}", "\N{GREEK SMALL LETTER BETA}"
@@ -69,13 +70,6 @@ def scored(result: Result) -> str:
     return str(result.n_scored) if result.n_scored == result.n_total else f"{result.n_scored}/{result.n_total}"
 
 
-def precise(value: float | None) -> str:
-    """A number with two figures where the tables' three decimals would leave fewer."""
-    if value is None or value == 0 or abs(value) >= 0.01:
-        return number(value)
-    return f"{value:.2g}".replace("-", MINUS)
-
-
 def table(board: Board, places: Iterable[int], metrics: Sequence[str], prompts: str) -> list[list[str | int]]:
     """The numbers of these places, one line each; a trace finds its own by `customdata`, the place, and `meta`."""
     found: list[list[str | int]] = []
@@ -83,8 +77,8 @@ def table(board: Board, places: Iterable[int], metrics: Sequence[str], prompts: 
         for metric in metrics:
             r = board.get(i, metric, prompts)
             if r is not None:
-                interval = number(None) if r.low is None else f"{precise(r.low)} to {precise(r.high)}"
-                found.append([i, title(metric), precise(r.value), interval, scored(r)])
+                interval = number(None) if r.low is None else f"{number(r.low)} to {number(r.high)}"
+                found.append([i, title(metric), number(r.value), interval, scored(r)])
     return found
 
 

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from bench.stats import Floats
-from leaderboard.figures import short, title
+from leaderboard.measure.rank import CONTROL, COST, Derived, Series, draws, finite_interval
+from leaderboard.names import title
+from leaderboard.numbers import short
 from leaderboard.paper.cast import Cast, experts_total
 from leaderboard.paper.figure import Claim, Figure, Finding, absent, beyond, shown
 from leaderboard.paper.panel import ALPHA, BETA, Panel, Trace, axis, color_bar, metric_title, table
-from leaderboard.query import ALL, Board
-from leaderboard.rank import CONTROL, COST, Derived, Series, draws, finite_interval
+from leaderboard.read.board import ALL, Board
 
 LOSSES = ("nll_positive", "nll_negative")
 DIVERGING = [[0, "#a8501f"], [0.25, "#e0a070"], [0.5, "#f4f1ea"], [0.75, "#6fa8cf"], [1, "#0b5390"]]

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.schema import UserError
+from leaderboard.measure.rank import find_series
 from leaderboard.paper import paper_figures
 from leaderboard.paper.figure import Figure
 from leaderboard.paper.layout import compose
 from leaderboard.paper.panel import Panel
-from leaderboard.query import ALL, Board
-from leaderboard.rank import find_series
+from leaderboard.read.board import ALL, Board
 
 FORMATS = ("svg", "pdf", "png")
 PIXELS = 96  # an inch, in a browser

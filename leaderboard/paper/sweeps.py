@@ -4,12 +4,23 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from leaderboard.figures import number, title
+from leaderboard.measure.rank import (
+    CONTROL,
+    COST,
+    Derived,
+    Series,
+    barrier,
+    draws,
+    finite_interval,
+    losses,
+    monotonicity,
+)
+from leaderboard.names import title
+from leaderboard.numbers import number, plain
 from leaderboard.paper.cast import Cast, same_place
 from leaderboard.paper.figure import Claim, Figure, Finding, absent, beyond, shown
 from leaderboard.paper.panel import ALPHA, Panel, axis, curve, metric_title, position, stretched, table, upright, values
-from leaderboard.query import ALL, Board, plain
-from leaderboard.rank import CONTROL, COST, Derived, Series, barrier, draws, finite_interval, losses, monotonicity
+from leaderboard.read.board import ALL, Board
 
 DRAWN = (CONTROL, COST, "acceptability")
 LINE = Claim(

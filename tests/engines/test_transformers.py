@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2TokenizerFast
 
-from bench.checkpoints import resolve
 from bench.engines.sampling import nucleus_mask, row_keys, uniforms
 from bench.engines.transformers import TransformersEngine
 from bench.schema import Completion, Prompt, Recipe, Sampling
+from bench.suite.checkpoints import resolve
 
 TEXTS = ["The movie", "A story of the man", "The", "The actors are great and the film is long", "The movie"]
 PROMPTS = [Prompt(set="s", row=row, text=text) for row, text in enumerate(TEXTS)]

@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
-from bench.checkpoints import Checkpoint, resolve
 from bench.engines.transformers import TransformersEngine
 from bench.engines.vllm import VllmEngine, VllmModel
 from bench.engines.vllm_support import VllmSettings, why_not
-from bench.parity import parity
+from bench.run.parity import parity
 from bench.schema import Completion, Point, Prompt, PromptSource, Recipe, Sampling, Suite, UserError
 from bench.stats import RatioStatistic, ratio_statistic
+from bench.suite.checkpoints import Checkpoint, resolve
 from evaluators.linearity import Linearity
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.checkpoints import Checkpoint
 from bench.engines import vllm, vllm_support
 from bench.engines.vllm_support import VllmSettings, require_supported, unsupported, why_not
 from bench.schema import Recipe, UserError
+from bench.suite.checkpoints import Checkpoint
 
 GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 64, "vocab_size": 300}
 

@@ -14,10 +14,10 @@ import torch
 from evaluator_samples import estimates, samples
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2TokenizerFast
 
-from bench.checkpoints import resolve
 from bench.engines.transformers import TransformersEngine
 from bench.schema import PromptSource, Recipe
 from bench.serving import ServedModel
+from bench.suite.checkpoints import resolve
 from evaluators.acceptability import Acceptability
 from evaluators.classifier import Classifier
 from evaluators.judges import Judges

@@ -9,9 +9,9 @@ import pytest
 import torch
 from evaluator_samples import estimates
 
-from bench.checkpoints import resolve
 from bench.engines.transformers import TransformersEngine
 from bench.schema import Estimate, PromptSource, Recipe
+from bench.suite.checkpoints import resolve
 from evaluators.linearity import Linearity, nucleus
 
 TEXTS = ("The movie", "The good film is", "A story of")

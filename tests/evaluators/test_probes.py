@@ -9,10 +9,10 @@ import pytest
 import torch
 from evaluator_samples import estimates
 
-from bench.checkpoints import resolve
 from bench.engines.transformers import TransformersEngine
 from bench.schema import PromptSource, Recipe, UserError
 from bench.serving import ServedModel
+from bench.suite.checkpoints import resolve
 from evaluators.judges import Judge, Judges
 from evaluators.next_token import NextToken, token_path
 from evaluators.nll import SentenceNLL

@@ -9,8 +9,8 @@ import torch
 from evaluator_samples import estimates, samples
 from safetensors.torch import save_file
 
-from bench.checkpoints import Checkpoint, resolve
 from bench.schema import Completion, Prompt, UserError
+from bench.suite.checkpoints import Checkpoint, resolve
 from evaluators import registry
 from evaluators.base import Samples
 from evaluators.judges import Judges
@@ -57,7 +57,7 @@ def checkpoint(folder: Path, tensors: dict[str, Sequence[float]]) -> Checkpoint:
 def test_weight_distance_by_hand(tmp_path: Path) -> None:
     a = checkpoint(tmp_path / "a", {"u": [1.0, 2.0], "w": [0.0, 0.0, 3.0, 0.0]})
     b = checkpoint(tmp_path / "b", {"u": [1.0, 0.0], "w": [1.0, 1.0, 2.0, 1.0]})
-    judged = WeightDistance(pairs=("a:b",)).compare({"a": a, "b": b})
+    judged = WeightDistance(pairs=("a:b",)).inspect({"a": a, "b": b})
     found = {e.metric: e.value for e in judged.estimates}
     assert found == {
         "weight_distance[a:b][u]": pytest.approx(np.sqrt((0**2 + 2**2) / 2)),
@@ -72,7 +72,7 @@ def test_weight_distance_refuses_what_cannot_be_compared(tmp_path: Path) -> None
     a = checkpoint(tmp_path / "a", {"u": [1.0]})
     b = checkpoint(tmp_path / "b", {"u": [1.0, 2.0]})
     with pytest.raises(UserError, match="differ in the shape of u"):
-        WeightDistance(pairs=("a:b",)).compare({"a": a, "b": b})
+        WeightDistance(pairs=("a:b",)).inspect({"a": a, "b": b})
     with pytest.raises(UserError, match="expected two of the checkpoints a, b as a:b, got 'a:c'"):
         WeightDistance(pairs=("a:c",)).require(["a", "b"])
 

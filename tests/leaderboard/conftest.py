@@ -7,7 +7,7 @@ import pytest
 from toyboard import MakeDatabase, fill, make_suite
 
 from bench.schema import Suite
-from bench.store import Store
+from bench.store.write import Store
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def toy_database(make_database: MakeDatabase) -> Path:
 
 @pytest.fixture(scope="session")
 def toy_site(toy_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from leaderboard import render
+    from leaderboard.show.render import render
 
     site = tmp_path_factory.mktemp("site")
     render([toy_database], site)

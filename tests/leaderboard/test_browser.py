@@ -8,7 +8,7 @@ import pytest
 from toyboard import HOSTILE, MakeDatabase, make_suite
 from webdriver import Browser, browser, why_missing
 
-from leaderboard import render
+from leaderboard.show.render import render
 
 pytestmark = pytest.mark.skipif(why_missing() is not None, reason=str(why_missing()))
 PAGES = ("index", "ranking", "compare", "protocols", "completions", "overhead", "paper", "runs", "methodology")

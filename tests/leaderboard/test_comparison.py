@@ -10,11 +10,10 @@ from toyboard import MakeDatabase, make_suite
 from bench import stats
 from bench.schema import UserError
 from bench.stats import bootstrap_ratios, bootstrap_weights, interval
-from leaderboard import compare
-from leaderboard.comparison import describe, p_value
-from leaderboard.pareto import areas, dominated_area, front, pareto_places
-from leaderboard.query import open_stores, read_boards
-from leaderboard.rank import find_series
+from leaderboard.measure.comparison import compare, describe, p_value
+from leaderboard.measure.pareto import areas, dominated_area, front, pareto_places
+from leaderboard.measure.rank import find_series
+from leaderboard.read.query import open_stores, read_boards
 
 
 def test_front_by_hand() -> None:

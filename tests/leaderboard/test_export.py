@@ -14,7 +14,7 @@ from pyarrow import parquet
 from toyboard import HOSTILE, MakeDatabase, make_suite
 
 from bench.schema import UserError
-from leaderboard.export import VIEWS, View, export, write_json, write_parquet
+from leaderboard.show.export import VIEWS, View, export, write_json, write_parquet
 
 
 def stored(database: Path, view: str) -> list[tuple[Any, ...]]:
@@ -77,7 +77,7 @@ def test_a_place_that_does_not_fit_is_refused(toy_database: Path, tmp_path: Path
 @pytest.mark.parametrize("write", [write_json, write_parquet])
 def test_rows_are_not_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any) -> None:
     """10,000 texts of 1,000 characters are 10 MB; Python holds one row, or two groups of 500."""
-    monkeypatch.setattr("leaderboard.export.ROW_GROUP", 500)
+    monkeypatch.setattr("leaderboard.show.export.ROW_GROUP", 500)
     rows = (("a.db", i, f"{i:1000d}") for i in range(10_000))
     tracemalloc.start()
     write(tmp_path / "rows", ["database", "row", "text"], rows)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from toyboard import PROMPTS
 
-from leaderboard.iso import Setting, choose, choosing_half, halves, rank_at_targets
-from leaderboard.query import Board, PerPrompt, open_stores, read_boards
-from leaderboard.rank import Series, find_series
+from leaderboard.measure.iso import Setting, choose, choosing_half, halves, rank_at_targets
+from leaderboard.measure.rank import Series, find_series
+from leaderboard.read.board import Board, PerPrompt
+from leaderboard.read.query import open_stores, read_boards
 
 
 @pytest.fixture(scope="module")

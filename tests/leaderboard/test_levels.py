@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leaderboard.comparison import compare_level
-from leaderboard.iso import Setting, measure
-from leaderboard.levels import Level, find_levels, reach
-from leaderboard.query import Board, PerPrompt, open_stores, read_boards
-from leaderboard.rank import find_series, rank
+from leaderboard.measure.comparison import compare_level
+from leaderboard.measure.iso import Setting, measure
+from leaderboard.measure.levels import Level, find_levels, reach
+from leaderboard.measure.rank import find_series, rank
+from leaderboard.read.board import Board, PerPrompt
+from leaderboard.read.query import open_stores, read_boards
 
 
 @pytest.fixture(scope="module")

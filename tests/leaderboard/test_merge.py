@@ -8,9 +8,10 @@ import pytest
 from toyboard import MakeDatabase, make_suite, points_of
 
 from bench.schema import Suite
-from leaderboard import render
-from leaderboard.merge import disagreements, load_boards, short_names
-from leaderboard.query import Board, open_stores
+from leaderboard.read.board import Board
+from leaderboard.read.merge import disagreements, load_boards, short_names
+from leaderboard.read.query import open_stores
+from leaderboard.show.render import render
 
 
 def load(*paths: Path) -> list[Board]:

@@ -8,10 +8,10 @@ import pytest
 from toyboard import MakeDatabase, make_suite
 
 from bench.schema import OverheadRecord
-from bench.store import Store
-from leaderboard import render
-from leaderboard.overhead import MODEL, SHOWN, Curve, Scaling, cells, ledgers, once, scaling
-from leaderboard.query import read_boards
+from bench.store.write import Store
+from leaderboard.measure.overhead import MODEL, SHOWN, Curve, Scaling, cells, ledgers, once, scaling
+from leaderboard.read.query import read_boards
+from leaderboard.show.render import render
 
 
 def line(

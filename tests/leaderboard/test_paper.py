@@ -10,18 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leaderboard.figures import page_data, short
+from leaderboard.measure.rank import chord_rise, find_series, steering
+from leaderboard.numbers import short
 from leaderboard.paper import paper_figures
-from leaderboard.paper.basins import distances, layer_and_parameter
 from leaderboard.paper.cast import cast
 from leaderboard.paper.figure import Figure
 from leaderboard.paper.layout import compose
-from leaderboard.paper.lazy import explained
+from leaderboard.paper.linearity import explained
 from leaderboard.paper.plane import on_the_line
 from leaderboard.paper.static import palette, printed
 from leaderboard.paper.sweeps import contrast, distance
-from leaderboard.query import ALL, Board, MetricInfo, PerPrompt, Place, Protocol, Result, open_stores, read_boards
-from leaderboard.rank import chord_rise, find_series, steering
+from leaderboard.paper.weight_distance import distances, layer_and_parameter
+from leaderboard.read.board import ALL, Board, MetricInfo, PerPrompt, Place, Protocol, Result
+from leaderboard.read.query import open_stores, read_boards
+from leaderboard.show.figures import page_data
 
 Point = tuple[str, Mapping[str, float], Mapping[str, float], str]  # method, parameters, coefficients, space
 

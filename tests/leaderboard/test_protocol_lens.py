@@ -10,9 +10,10 @@ import pytest
 from toyboard import PROMPTS
 
 from evaluators.protocols import Protocol
-from leaderboard.protocols import Lens, Table, look, separate
-from leaderboard.query import ALL, Board, MetricInfo, Result, open_stores, read_boards
-from leaderboard.rank import find_series
+from leaderboard.measure.protocols import Lens, Table, look, separate
+from leaderboard.measure.rank import find_series
+from leaderboard.read.board import ALL, Board, MetricInfo, Result
+from leaderboard.read.query import open_stores, read_boards
 
 PAIR = {
     "one": Protocol(source="", metrics={"sentiment": "sentiment", "perplexity": "perplexity"}, rules={}),

@@ -7,7 +7,8 @@ import pytest
 from toyboard import MakeDatabase, make_suite
 
 from bench.schema import UserError
-from leaderboard.query import ALL, Board, open_stores, read_boards
+from leaderboard.read.board import ALL, Board
+from leaderboard.read.query import open_stores, read_boards
 
 
 def boards_of(path: Path) -> list[Board]:

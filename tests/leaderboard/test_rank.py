@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from toyboard import points_of
 
-from leaderboard.query import ALL, Board, open_stores, read_boards
-from leaderboard.rank import (
+from leaderboard.measure.rank import (
     PRICE,
     Series,
     affordable,
@@ -20,6 +19,8 @@ from leaderboard.rank import (
     spearman,
     time_over_base,
 )
+from leaderboard.read.board import ALL, Board
+from leaderboard.read.query import open_stores, read_boards
 
 
 @pytest.fixture(scope="module")

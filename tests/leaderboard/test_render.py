@@ -14,9 +14,9 @@ import pytest
 from toyboard import HOSTILE, MakeDatabase, make_suite, points_of
 
 from bench.schema import Suite, UserError
-from bench.store import Store
-from leaderboard import render
-from leaderboard.figures import number
+from bench.store.write import Store
+from leaderboard.numbers import number
+from leaderboard.show.render import render
 
 
 class Page(HTMLParser):
@@ -213,7 +213,7 @@ def test_site_that_is_a_file(toy_database: Path, tmp_path: Path) -> None:
 
 def test_no_model_code_is_imported(toy_database: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from leaderboard import render; "
+        "import sys; from pathlib import Path; from leaderboard.show.render import render; "
         f"render([Path({str(toy_database)!r})], Path({str(tmp_path)!r})); "
         "print([m for m in ('torch', 'transformers', 'vllm', 'datasets') if m in sys.modules])"
     )

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from bench.schema import UserError
-from leaderboard.merge import load_boards
 from leaderboard.paper import static
-from leaderboard.query import Board, open_stores
+from leaderboard.read.board import Board
+from leaderboard.read.merge import load_boards
+from leaderboard.read.query import open_stores
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 

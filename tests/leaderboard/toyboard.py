@@ -22,7 +22,7 @@ from bench.schema import (
     canonical_json,
 )
 from bench.stats import RatioStatistic, ScoreColumn, ratio_statistic
-from bench.store import Store
+from bench.store.write import Store
 from methods import registry
 
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1"> & \u2028 \'quoted\' "'
@@ -53,7 +53,7 @@ def make_suite(name: str = "toy") -> Suite:
 
 
 def points_of(suite: Suite) -> list[Point]:
-    from bench.plan import plan_points
+    from bench.suite.points import plan_points
 
     return plan_points(suite, registry())
 

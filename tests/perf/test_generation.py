@@ -12,11 +12,11 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from bench.checkpoints import resolve
 from bench.engines.transformers import TransformersEngine
-from bench.overhead_estimate import median_interval
-from bench.prompts import load_set
+from bench.overhead.estimate import median_interval
 from bench.schema import PromptSource, Recipe, Sampling
+from bench.suite.checkpoints import resolve
+from bench.suite.prompts import load_set
 
 PROMPTS = load_set("neutral", PromptSource(source="mini:prompts/neutral"), limit=24)
 SAMPLING = Sampling(samples=25, max_new_tokens=30)  # 600 rows
@@ -43,7 +43,7 @@ def interleaved(*runs: Callable[[], int], rounds: int = ROUNDS) -> list[list[flo
 
 
 def ledger_info(method: str, rates: list[float], base: list[float]) -> dict[str, object]:
-    """What `lerpbench overhead --import-benchmark` reads: the method's place, and its time a token over the base's."""
+    """What pytest-benchmark keeps beside the times: the method's place, and its time a token over the base's."""
     ratio, low, high = median_interval([b / rate for rate, b in zip(rates, base, strict=True)])
     place = {"batch_size": len(PROMPTS) * SAMPLING.samples, "new_tokens": SAMPLING.max_new_tokens}
     ratios = {"ratio_to_base": ratio, "ratio_low": low, "ratio_high": high}

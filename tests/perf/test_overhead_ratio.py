@@ -10,11 +10,12 @@ import pytest
 import evaluators
 import methods
 from bench import engines
-from bench.execute import SilentReporter, Work, prepare
-from bench.overhead import time_suite
-from bench.overhead_ledger import Cell
+from bench.overhead.ledger import Cell
+from bench.overhead.stopwatch import time_suite
+from bench.progress import silently
+from bench.run.prepare import Work, prepare
 from bench.schema import OverheadRecord, OverheadSpec
-from bench.suite import load_suite
+from bench.suite.load import load_suite
 
 MAIN = "time_per_output_token_s"
 SPEC = OverheadSpec()
@@ -38,7 +39,7 @@ def ledger(work: Work) -> tuple[list[OverheadRecord], float]:
     started = time.perf_counter()
     found = time_suite(
         work.suite, SPEC, work.points, methods.registry(), work.prompts, work.checkpoints, open_engine, device,
-        SilentReporter().task,
+        silently,
     )  # fmt: skip
     return found, time.perf_counter() - started
 

@@ -16,10 +16,10 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
-from bench.checkpoints import resolve
 from bench.engines.transformers import TransformersEngine
-from bench.prompts import load_prompts
 from bench.schema import PromptSource, Recipe, Sampling
+from bench.suite.checkpoints import resolve
+from bench.suite.prompts import load_prompts
 from evaluators.judges import Judges
 from evaluators.perplexity import measure
 from evaluators.scoring import classify
@@ -131,7 +131,7 @@ def test_classifier_scoring(benchmark: BenchmarkFixture, written: dict[str, Text
 XL = """
 import sys, torch
 from transformers import GPT2Config, GPT2LMHeadModel
-from bench.checkpoints import resolve
+from bench.suite.checkpoints import resolve
 from evaluators.judges import Judge
 from evaluators.packing import packs
 from evaluators.scoring import token_nlls

@@ -13,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.schema import Completion, Metric, Point, Prompt, PromptSource, Recipe, Suite
 from bench.stats import ScoreColumn, ratio_statistic
-from bench.store import Store
+from bench.store.write import Store
 
 PROMPTS = [Prompt(set="neutral", row=row, text=f"The movie number {row} was") for row in range(10_000)]
 SAMPLES = 25
@@ -120,7 +120,7 @@ import sys, time
 from pathlib import Path
 import leaderboard
 started = time.perf_counter()
-leaderboard.render([Path(sys.argv[1])], Path(sys.argv[2]))
+leaderboard.show.render([Path(sys.argv[1])], Path(sys.argv[2]))
 seconds = time.perf_counter() - started
 (peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")]  # KiB
 print(seconds, 1024 * int(peak))

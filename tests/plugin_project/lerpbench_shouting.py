@@ -3,8 +3,9 @@
 import numpy as np
 from pydantic import Field
 
+from bench.progress import Advance, silent
 from bench.schema import Metric, Recipe
-from bench.serving import Advance, ServedModel, silent
+from bench.serving import ServedModel
 from bench.stats import ratio_statistic
 from evaluators.base import Judgement, ProbeEvaluator, Samples, TextEvaluator
 from evaluators.judges import Judges

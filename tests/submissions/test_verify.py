@@ -15,13 +15,15 @@ import evaluators
 import methods
 from bench import engines
 from bench.cli import app
-from bench.execute import Run, SilentReporter, prepare
+from bench.progress import silently
+from bench.run.prepare import prepare
+from bench.run.stages import Run
 from bench.schema import OverheadRecord, UserError
-from bench.store import Store
+from bench.store.write import Store
 from bench.submissions.bundle import DATABASE, facts, pack, record, submit, unpack
 from bench.submissions.findings import Report
 from bench.submissions.verify import verify
-from bench.suite import load_suite
+from bench.suite.load import load_suite
 from evaluators.judges import Judges
 
 PROMPTS = 5  # of the tiny suite: a sample of as many is everything
@@ -33,7 +35,7 @@ def run(suite: Path, database: Path, limit: int | None = None, only: Sequence[st
     with closing(Store.open(database)) as store:
         details = {"commit": "abc", "cores": 2}
         digest = hashlib.sha256(b'{"commit":"abc","cores":2}').hexdigest()
-        one_run = Run(work, store, store.environment(details, digest), SilentReporter())
+        one_run = Run(work, store, store.environment(details, digest), silently)
         engine = engines.engine_class("transformers")
         one_run.execute(lambda: engine(work.checkpoints, "float32", "cpu"), Judges("cpu"))
         line = OverheadRecord(method="g1", batch_size=1, new_tokens=8, metric="switch_s", value=0.5, low=0.4, high=0.6,
@@ -61,7 +63,7 @@ def bundle(database: Path) -> Path:
 
 
 def check(path: Path, sample: int = 2) -> Report:
-    return verify(path, sample, 0, "cpu", SilentReporter())
+    return verify(path, sample, 0, "cpu", silently)
 
 
 Tamper = Callable[..., Report]

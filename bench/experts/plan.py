@@ -1,0 +1,160 @@
+"""Which experts a suite wants fine-tuned, and where they are: sentences, trials, content keys.
+
+A trial's key is the SHA-256 over the base's bytes, the sentences and the hyperparameters; its folder in the cache is
+named by it.  So nothing is trained twice, and a suite finds its experts without naming a path.
+`bench.experts.train` fills the cache; this module imports no torch.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bench.experts.leaks import normalised
+from bench.schema import FinetuneSpec, Prompt, PromptSource, Suite, Trial, TrialRecord, UserError
+from bench.suite.checkpoints import Checkpoint, resolve
+from bench.suite.keys import key_of
+from bench.suite.prompts import load_set
+
+RECIPE = 1  # raised when the same trial would give other weights: format of the texts, optimizer, schedule
+
+
+def cache_folder() -> Path:
+    """$LERPBENCH_CACHE, else `lerpbench` in the user's cache folder."""
+    if own := os.environ.get("LERPBENCH_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lerpbench"
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial and its folder: `trial.json` once it is finished, `model` if it was the best so far, else `training`."""
+
+    trial: Trial
+    key: str
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def record_path(self) -> Path:
+        return self.folder / "trial.json"
+
+    @property
+    def record(self) -> TrialRecord | None:
+        if not self.record_path.is_file():
+            return None
+        try:
+            return TrialRecord.model_validate_json(self.record_path.read_bytes())
+        except ValidationError:  # of another version of this program
+            return None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its weights are in the cache."""
+        return self.model.is_dir()
+
+
+@dataclass(frozen=True)
+class PlannedExpert:
+    """An expert with everything that its weights depend on."""
+
+    name: str
+    base: Checkpoint
+    train: Sequence[Prompt]
+    validation: Sequence[Prompt]
+    settings: Sequence[Trial]
+    cache: Path
+
+    @cached_property
+    def trials(self) -> list[PlannedTrial]:
+        texts = [[sentence.text for sentence in sentences] for sentences in (self.train, self.validation)]
+        keys = [key_of("trial", RECIPE, self.base.digest, *texts, trial.model_dump()) for trial in self.settings]
+        return [
+            PlannedTrial(trial, key, self.cache / "experts" / key)
+            for trial, key in zip(self.settings, keys, strict=True)
+        ]
+
+    def records(self) -> list[TrialRecord]:
+        """Of the trials that are finished, in the grid's order."""
+        return [record for trial in self.trials if (record := trial.record) is not None]
+
+    def best(self) -> PlannedTrial | None:
+        """Of the finished trials: the first with the lowest validation perplexity; None where none is finite."""
+        found = [(t, record.perplexity) for t in self.trials if (record := t.record) is not None]
+        finite = [(trial, perplexity) for trial, perplexity in found if perplexity is not None]
+        return min(finite, key=lambda pair: pair[1])[0] if finite else None
+
+
+def given_checkpoints(suite: Suite) -> dict[str, Checkpoint]:
+    """Name -> checkpoint of those that the suite names a source for.  Raises UserError where one cannot be found."""
+    found = {}
+    for name, source in suite.checkpoints.items():
+        try:
+            found[name] = resolve(source)
+        except UserError as error:
+            raise UserError(f"checkpoints.{name}: {error}") from error
+    return found
+
+
+def plan_experts(suite: Suite, checkpoints: Mapping[str, Checkpoint]) -> list[PlannedExpert]:
+    """The experts of a suite, none where it has no `finetune` section; `checkpoints` are those that it gives.
+
+    Raises UserError for sentences that cannot be read, or where `exclude` leaves none.
+    """
+    spec = suite.finetune
+    if spec is None:
+        return []
+    excluded = _excluded(spec)
+
+    def sentences(name: str, part: str, source: PromptSource) -> list[Prompt]:
+        found = load_set(f"{name} {part}", source)
+        kept = [sentence for sentence in found if normalised(sentence.text) not in excluded]
+        if not kept:
+            raise UserError(f"finetune.experts.{name}.{part}: finetune.exclude leaves none of {len(found)} sentences")
+        return kept
+
+    return [
+        PlannedExpert(
+            name=name,
+            base=checkpoints[spec.base],
+            train=sentences(name, "train", data.train),
+            validation=sentences(name, "validation", data.validation),
+            settings=spec.trials,
+            cache=cache_folder(),
+        )
+        for name, data in spec.experts.items()
+    ]
+
+
+def learned(experts: Iterable[PlannedExpert]) -> dict[str, Sequence[Prompt]]:
+    """The suite's key of each set of sentences that an expert learns from or is chosen by -> these sentences."""
+    return {
+        f"finetune.experts.{expert.name}.{part}": sentences
+        for expert in experts
+        for part, sentences in (("train", expert.train), ("validation", expert.validation))
+    }
+
+
+def _excluded(spec: FinetuneSpec) -> set[str]:
+    found = {normalised(s.text) for i, source in enumerate(spec.exclude) for s in load_set(f"exclude[{i}]", source)}
+    return found - {""}
+
+
+def trained(suite: Suite, experts: Iterable[PlannedExpert]) -> dict[str, Checkpoint]:
+    """Name -> the chosen checkpoint of each expert.  Raises UserError where one is not trained yet."""
+    found = {}
+    for expert in experts:
+        best, missing = expert.best(), sum(trial.record is None for trial in expert.trials)
+        if missing or best is None or not best.is_kept:
+            raise UserError(
+                f"suite {suite.name}: {expert.name} is not fine-tuned yet ({len(expert.trials) - missing} of "
+                f"{len(expert.trials)} trials done); run `lerpbench finetune SUITE` first"
+            )
+        found[expert.name] = resolve(str(best.model))
+    return found

@@ -1,0 +1,198 @@
+"""Pure: what was recorded -> the records that are stored, one a mixture, cell and metric.
+
+A cell is a batch size and an output length; what depends on neither (start-up, switching) stands in the cell (0, 0).
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.overhead.estimate import (
+    Measured,
+    Quantity,
+    Round,
+    amortisation,
+    measured,
+    noise_floor,
+    ratios_to_base,
+    switch,
+    time_per_output_token,
+    time_to_first_token,
+    tokens_per_second,
+    within,
+)
+from bench.overhead.model import Rates, Shape, step_cost
+from bench.overhead.subjects import BASE, Subject
+from bench.schema import OverheadRecord
+
+Cell = tuple[int, int]  # batch size, new tokens
+NO_CELL: Cell = (0, 0)
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A mixture's first use in an engine of its own: seconds to the first token, bytes over the process before."""
+
+    start_up_s: float
+    switch_memory_bytes: int | None
+    peak_memory_bytes: Mapping[Cell, int | None]
+
+
+@dataclass
+class Ledger:
+    """Everything that was recorded, before any statistics."""
+
+    subjects: Sequence[Subject]
+    fresh: dict[str, Fresh] = field(default_factory=dict)  # by subject
+    rounds: dict[Cell, list[Round]] = field(default_factory=dict)
+    load: dict[str, Any] = field(default_factory=dict)
+    mean_prompt_tokens: float = 0.0
+
+    @property
+    def copies(self) -> list[str]:
+        """Subjects that are the base itself, served after another mixture: base against base."""
+        base, *others = self.subjects
+        return [subject.name for subject in others if subject.recipe == base.recipe]
+
+
+def records(ledger: Ledger, shape: Shape, rates: Rates) -> list[OverheadRecord]:
+    """What is stored: one record a subject, cell and metric; see docs/OVERHEAD.md for the metrics."""
+    found = [record for subject in ledger.subjects for record in _fresh_records(ledger, subject)]
+    for cell in ledger.rounds:
+        for subject in ledger.subjects:
+            found += _timed_records(ledger, subject, cell)
+            found.append(_roofline_record(ledger, subject, cell, shape, rates))
+        found += _amortisation_records(ledger, cell)
+    return found + _switch_records(ledger)
+
+
+def _timed_records(ledger: Ledger, subject: Subject, cell: Cell) -> list[OverheadRecord]:
+    batch_size, new_tokens = cell
+    metrics: dict[str, Quantity] = {
+        "time_to_first_token_s": time_to_first_token,
+        "time_per_output_token_s": time_per_output_token(new_tokens),
+        "tokens_per_s": tokens_per_second(batch_size * new_tokens),
+    }
+    return [_timed(ledger, subject, cell, ledger.rounds[cell], name, q) for name, q in metrics.items()]
+
+
+def _switch_records(ledger: Ledger) -> list[OverheadRecord]:
+    """Over the rounds of all cells: switching does not depend on them."""
+    rounds = [one for rounds in ledger.rounds.values() for one in rounds]
+    return [_timed(ledger, subject, NO_CELL, rounds, "switch_s", switch) for subject in ledger.subjects]
+
+
+def _timed(
+    ledger: Ledger, subject: Subject, cell: Cell, rounds: Sequence[Round], metric: str, quantity: Quantity
+) -> OverheadRecord:
+    found = measured(rounds, None if subject.name == BASE else subject.name, quantity)
+    floor = noise_floor([x for name in ledger.copies for x in ratios_to_base(rounds, name, quantity)])
+    details = {
+        **_facts(ledger, subject),
+        "floor": [_short(x) for x in floor],
+        "within_floor": within(found, floor),
+        "samples": [_short(x) for x in found.samples],
+        "ratios": [_short(x) for x in found.ratios],
+    }
+    return _record(subject.name, cell, metric, found, details)
+
+
+def _record(method: str, cell: Cell, metric: str, found: Measured, details: dict[str, Any]) -> OverheadRecord:
+    is_base = method == BASE
+    return OverheadRecord(
+        method=method, batch_size=cell[0], new_tokens=cell[1], metric=metric, value=found.value, low=found.low,
+        high=found.high, n_rounds=len(found.samples), ratio_to_base=found.ratio,
+        ratio_low=None if is_base else found.ratio_low, ratio_high=None if is_base else found.ratio_high,
+        details=details,
+    )  # fmt: skip
+
+
+def _fresh_records(ledger: Ledger, subject: Subject) -> list[OverheadRecord]:
+    """Start-up and memory: one measurement each, so no interval."""
+    fresh, base = ledger.fresh.get(subject.name), ledger.fresh[BASE]
+    if fresh is None:
+        reason = {"reason": "the time budget was spent before this mixture had an engine of its own"}
+        return [_single(ledger, subject, NO_CELL, "start_up_s", None, None, reason)]
+    found = [
+        _single(ledger, subject, NO_CELL, "start_up_s", fresh.start_up_s, base.start_up_s),
+        _single(ledger, subject, NO_CELL, "switch_memory_bytes", fresh.switch_memory_bytes, base.switch_memory_bytes),
+    ]
+    return found + [
+        _single(ledger, subject, cell, "peak_memory_bytes", peak, base.peak_memory_bytes[cell])
+        for cell, peak in fresh.peak_memory_bytes.items()
+    ]
+
+
+def _single(
+    ledger: Ledger,
+    subject: Subject,
+    cell: Cell,
+    metric: str,
+    value: float | None,
+    base: float | None,
+    details: Mapping[str, Any] | None = None,
+) -> OverheadRecord:
+    """A value without rounds.  Its ratio is None where the base's is unknown or zero."""
+    ratio = value / base if value is not None and base else None
+    unknown = {"reason": "unknown on this machine"} if value is None else {}
+    return OverheadRecord(
+        method=subject.name, batch_size=cell[0], new_tokens=cell[1], metric=metric, value=value,
+        n_rounds=0 if value is None else 1, ratio_to_base=ratio,
+        details={**_facts(ledger, subject), **unknown, **(details or {})},
+    )  # fmt: skip
+
+
+def _roofline_record(ledger: Ledger, subject: Subject, cell: Cell, shape: Shape, rates: Rates) -> OverheadRecord:
+    """The model's least time of a decoding step; `n_rounds` is 0, since nothing was run."""
+    batch_size, new_tokens = cell
+    context = ledger.mean_prompt_tokens + new_tokens / 2
+    cost = step_cost(shape, subject.members, batch_size, context)
+    base = step_cost(shape, 1, batch_size, context)
+    details = {
+        "flops": cost.flops, "bytes": cost.bytes, "flops_per_s": rates.flops_per_s, "bytes_per_s": rates.bytes_per_s,
+        "members": subject.members,
+    }  # fmt: skip
+    seconds = cost.least_s(rates)
+    return OverheadRecord(
+        method=subject.name, batch_size=batch_size, new_tokens=new_tokens, metric="roofline_s_per_token",
+        value=seconds, n_rounds=0, ratio_to_base=seconds / base.least_s(rates),
+        details={**_facts(ledger, subject), **details},
+    )  # fmt: skip
+
+
+def _amortisation_records(ledger: Ledger, cell: Cell) -> list[OverheadRecord]:
+    """Each mixture of weights against the suite's first ensemble; none where the suite has no ensemble."""
+    methods = [subject for subject in ledger.subjects if subject.role == "method"]
+    ensemble = next((s for s in methods if s.members > 1), None)
+    if ensemble is None:
+        return []
+    found = []
+    for subject in methods:
+        if subject.recipe.space != "weights" or len(subject.recipe.coefficients) < 2:
+            continue
+        result = amortisation(ledger.rounds[cell], subject.name, ensemble.name, *cell)
+        details = {**_facts(ledger, subject), "against": ensemble.name, "reason": result.reason}
+        found.append(
+            OverheadRecord(
+                method=subject.name, batch_size=cell[0], new_tokens=cell[1], metric="amortisation_tokens",
+                value=result.tokens, low=result.low, high=result.high, n_rounds=len(ledger.rounds[cell]),
+                details=details,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _facts(ledger: Ledger, subject: Subject) -> dict[str, Any]:
+    return {
+        "role": subject.role,
+        "params": dict(subject.params),
+        "recipe": subject.recipe.model_dump(mode="json"),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        **ledger.load,
+    }
+
+
+def _short(value: float) -> float:
+    """Six significant digits: raw times in a small record."""
+    return float(f"{value:.6g}")

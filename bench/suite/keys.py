@@ -1,0 +1,32 @@
+"""Pure: the content keys under which work is stored.
+
+A key is the SHA-256 of canonical JSON over bytes and settings, never over names or places, so that equal work has
+equal keys whoever asks for it.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.schema import Prompt, Recipe, Sampling, canonical_json
+
+
+def key_of(*parts: Any) -> str:
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def mixture_key(engine: str, version: int, dtype: str, recipe: Recipe, digests: Mapping[str, str]) -> str:
+    """Key of a served mixture: engine, dtype, and each coefficient on its checkpoint's bytes."""
+    members = sorted((digests[name], value) for name, value in recipe.coefficients.items())
+    base = digests["base"] if recipe.filter_p is not None else None
+    return key_of("mixture", engine, version, dtype, recipe.space, members, recipe.filter_p, base)
+
+
+def generation_key(mixture: str, prompts: Sequence[Prompt], sampling: Sampling) -> str:
+    texts = [(p.set, p.row, p.text) for p in prompts]
+    return key_of("generation", mixture, texts, sampling.model_dump(mode="json"))
+
+
+def evaluation_key(subject: str, evaluator: str, version: int, options: Mapping[str, Any], data: Sequence[str]) -> str:
+    """Key of an evaluator's verdict on a generation or a mixture; `data` are the digests of its models and files."""
+    return key_of("evaluation", subject, evaluator, version, options, list(data))

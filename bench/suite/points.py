@@ -1,0 +1,45 @@
+"""Pure: Suite -> points, every method at every combination of its parameters."""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.registry import Registry, explain
+from bench.schema import Point, Suite, UserError
+
+
+def plan_points(suite: Suite, methods: Registry[Any], only: Sequence[str] = ()) -> list[Point]:
+    """Every method at every combination of its parameters, in the suite's order, each once.
+
+    Raises UserError if `only` names a method that the suite lacks, or a recipe names a checkpoint that it lacks.
+    """
+    listed = [spec.name for spec in suite.methods]
+    for name in only:
+        if name not in listed:
+            raise UserError(f"--only {name}: suite {suite.name} has the methods {', '.join(dict.fromkeys(listed))}")
+    points: dict[str, Point] = {}
+    for spec in suite.methods:
+        if only and spec.name not in only:
+            continue
+        for values in product(*spec.params.values()):
+            params = dict(zip(spec.params, values, strict=True))
+            method = methods.create(spec.name, params)
+            try:
+                recipe = method.recipe()
+            except ValidationError as error:
+                raise explain(error, f"suite {suite.name}: {spec.name} with {params}") from error
+            point = Point(method=spec.name, params=params, recipe=recipe)
+            _require_checkpoints(point, suite)
+            points.setdefault(point.key, point)
+    return list(points.values())
+
+
+def _require_checkpoints(point: Point, suite: Suite) -> None:
+    for name in point.recipe.coefficients:
+        if name not in suite.checkpoint_names:
+            known = ", ".join(suite.checkpoint_names)
+            raise UserError(
+                f"suite {suite.name}: {point.label} mixes checkpoint {name!r}, which checkpoints lacks; it has {known}"
+            )

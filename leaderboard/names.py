@@ -1,0 +1,33 @@
+"""What the leaderboard calls metrics."""
+
+TITLES = {
+    "sentiment": "Sentiment",
+    "fraction_positive": "Fraction positive",
+    "perplexity": "Perplexity",
+    "perplexity_dexperts": "Perplexity, as in DExperts",
+    "perplexity_median": "Perplexity, median",
+    "acceptability": "Acceptability",
+    "distinct_1": "Distinct-1",
+    "distinct_2": "Distinct-2",
+    "distinct_3": "Distinct-3",
+    "distinct_1_dexperts": "Distinct-1, as in DExperts",
+    "distinct_2_dexperts": "Distinct-2, as in DExperts",
+    "distinct_3_dexperts": "Distinct-3, as in DExperts",
+    "nll_positive": "NLL of positive sentences",
+    "nll_negative": "NLL of negative sentences",
+    "kl_weights_logits": "KL, weights from logits",
+    "nucleus_overlap": "Nucleus overlap",
+}
+
+
+def title(metric: str) -> str:
+    return TITLES.get(metric, metric)
+
+
+def family(metric: str) -> str:
+    """`next_token[great]` belongs to next_token; a plain metric to itself."""
+    return metric.split("[", 1)[0] if metric.endswith("]") else metric
+
+
+def item(metric: str) -> str:
+    return metric.split("[", 1)[1][:-1] if metric.endswith("]") else metric

@@ -1,0 +1,97 @@
+"""Section 5.2, which the paper argues and does not measure: near the base the model is linear in its weights.
+
+Then sentiment is linear in alpha and beta, and mixing weights gives the distributions that mixing logits gives.
+"""
+
+import numpy as np
+
+from bench.stats import Floats
+from leaderboard.measure.rank import CONTROL, Derived, Series, draws, finite_interval
+from leaderboard.names import title
+from leaderboard.numbers import number
+from leaderboard.paper.cast import Cast
+from leaderboard.paper.figure import Claim, Figure, Finding, absent, shown
+from leaderboard.paper.panel import ALPHA, Panel, axis, curve, metric_title, stretched, table, upright, values
+from leaderboard.paper.plane import design, maps
+from leaderboard.read.board import ALL, Board
+
+RADIUS = 1.0  # trust radius: the largest |alpha| and |beta| that count as near the base
+WITHIN = f"within |alpha|, |beta| \N{LESS-THAN OR EQUAL TO} {RADIUS:g}"
+TWINS = ("kl_weights_logits", "nucleus_overlap")
+
+
+CLAIM = Claim(
+    "linearity",
+    "Linear near the base (section 5.2)",
+    "If fine-tuning moves the weights little, the attribute is a linear function of alpha and beta near the base, and "
+    "mixing weights comes close to mixing outputs. The paper reasons so about figure 6 and does not test it.",
+)
+
+
+def linearity(board: Board, parts: Cast) -> Figure:
+    """How far the linear picture holds."""
+    plane = parts.plane
+    findings = [] if plane is None else [*_fit(board, plane), *_twins(board, plane)]
+    panels = _panels(board, parts)
+    missing = absent("no results on a plane of two parameters")
+    return Figure(CLAIM, findings or missing, {ALL: panels} if panels else {})
+
+
+def _panels(board: Board, parts: Cast) -> list[Panel]:
+    found = [] if parts.plane is None else maps(board, parts.plane, TWINS)
+    if parts.push is not None:
+        found += [panel for metric in TWINS if (panel := _along(board, parts.push, metric)) is not None]
+    return found
+
+
+def _along(board: Board, push: Series, metric: str) -> Panel | None:
+    if metric not in board.metrics or not (traces := curve(board, push, metric)):
+        return None
+    name = metric_title(board, metric)
+    shape, notes = upright(0, "θ⁰")
+    return Panel(
+        f"{title(metric)} along {push.name}", traces, axis(f"{ALPHA} of {push.name}"),
+        axis(name, **stretched(values(traces))), table(board, push.places, [metric], ALL),
+        shapes=[shape], notes=notes,
+    )  # fmt: skip
+
+
+def near(board: Board, plane: Series, metric: str) -> list[int]:
+    """The places within the trust radius that have a value."""
+    return [
+        i
+        for i in plane.places
+        if board.value(i, metric) is not None
+        and max(abs(float(board.places[i].params[p])) for p in ("alpha", "beta")) <= RADIUS
+    ]
+
+
+def _fit(board: Board, plane: Series) -> list[Finding]:
+    places = near(board, plane, CONTROL)
+    if len(places) < 5 or CONTROL not in board.per_prompt:
+        return []
+    value, drawn = draws(board.per_prompt[CONTROL], ALL, places)
+    found = explained(np.vstack([value, drawn]), design(board, places))
+    r2 = Derived(float(found[0]), *finite_interval(found[1:]), len(places))
+    return [Finding(f"A linear function of alpha and beta explains {shown(r2)} of the variance of {CONTROL} "
+                    f"(R\N{SUPERSCRIPT TWO}) over {len(places)} settings {WITHIN}.")]  # fmt: skip
+
+
+def explained(rows: Floats, x: Floats) -> Floats:
+    """R^2 of the least-squares fit of each row (n,) by the columns of x (n, k); NaN for a constant row."""
+    residual = rows - rows @ (x @ np.linalg.pinv(x)).T
+    spread = ((rows - rows.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
+    left = np.divide((residual**2).sum(axis=1), spread, out=np.full(len(rows), np.nan), where=spread > 0)
+    return np.asarray(1 - left)
+
+
+def _twins(board: Board, plane: Series) -> list[Finding]:
+    found = []
+    for metric in TWINS:
+        places = near(board, plane, metric)
+        if metric in board.metrics and places:
+            v = np.array([board.value(i, metric) for i in places], dtype=np.float64)
+            worst = int(v.argmax() if metric == TWINS[0] else v.argmin())
+            text = f"{title(metric)} {WITHIN}: median {number(float(np.median(v)))}, at worst {number(float(v[worst]))}"
+            found.append(Finding(f"{text} at {board.places[places[worst]].label}."))
+    return found

@@ -1,0 +1,143 @@
+"""Splice a database's overhead ledgers into a Markdown file, each between the markers of its engine.
+
+python -m leaderboard.show.overhead_table results.db docs/OVERHEAD.md
+"""
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.schema import OverheadRecord, UserError
+from bench.store.write import Store
+from leaderboard.read.query import open_stores
+from leaderboard.show.readme import splice
+
+MAIN = "time_per_output_token_s"
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A suite's lines on one engine; the command that timed them, when (ISO 8601), and the machine."""
+
+    engine: str
+    records: Sequence[OverheadRecord]
+    command: str
+    timed_at: str
+    machine: Mapping[str, Any]
+
+    def sizes(self, new_tokens: int) -> list[int]:
+        return sorted({r.batch_size for r in self.records if (r.metric, r.new_tokens) == (MAIN, new_tokens)})
+
+    @property
+    def lengths(self) -> list[int]:
+        return sorted({r.new_tokens for r in self.records if r.metric == MAIN})
+
+    def line(self, method: str, metric: str, batch_size: int = 0, new_tokens: int = 0) -> OverheadRecord | None:
+        place = (method, metric, batch_size, new_tokens)
+        return next((r for r in self.records if (r.method, r.metric, r.batch_size, r.new_tokens) == place), None)
+
+
+def main(arguments: list[str]) -> int:
+    database, document = map(Path, arguments)
+    try:
+        text = document.read_text(encoding="utf-8")
+        with open_stores([database]) as (store,):
+            ledgers = read_ledgers(store)
+        if not ledgers:
+            raise UserError(f"{database}: nothing was timed; expected what `lerpbench overhead` stores")
+        for ledger in ledgers:
+            text = splice(text, markdown(ledger), f"overhead {ledger.engine}")
+    except (UserError, OSError) as error:
+        print(f"leaderboard.show.overhead_table: {error}", file=sys.stderr)
+        return 2
+    document.write_text(text, encoding="utf-8")
+    return 0
+
+
+def read_ledgers(store: Store) -> list[Ledger]:
+    """One for every engine on which a suite's base was timed."""
+    timed = store.db.execute(
+        "SELECT suite_id, engine, MAX(overhead_records.created_at), environments.details, (SELECT command FROM runs "
+        "WHERE runs.suite_id = overhead_records.suite_id AND runs.engine = overhead_records.engine "
+        "AND started_at <= overhead_records.created_at ORDER BY started_at DESC LIMIT 1) FROM overhead_records "
+        "JOIN environments ON environments.id = environment_id WHERE method = ? AND metric = ? "
+        "GROUP BY suite_id, engine ORDER BY suite_id, engine",
+        [BASE, MAIN],
+    ).fetchall()
+    return [
+        Ledger(engine, store.overhead_records(suite_id, engine), without_paths(command or ""), at, json.loads(details))
+        for suite_id, engine, at, details, command in timed
+    ]
+
+
+def without_paths(command: str) -> str:
+    """A recorded command without the files that it wrote."""
+    return re.sub(r" --(db|site)[ =]\S+", "", command)
+
+
+def markdown(ledger: Ledger) -> str:
+    return "\n\n".join([*(ratios(ledger, length) for length in ledger.lengths), once(ledger), provenance(ledger)])
+
+
+def ratios(ledger: Ledger, new_tokens: int) -> str:
+    """Time a token over the base's, a line for each method and the noise floor below."""
+    sizes = ledger.sizes(new_tokens)
+    bases = [ledger.line(BASE, MAIN, size, new_tokens) for size in sizes]
+    heads = [f"batch {r.batch_size} ({r.n_rounds} rounds)" for r in bases if r is not None]
+    floors = ["{:.3f} to {:.3f}".format(*r.details["floor"]) for r in bases if r is not None]
+    methods = dict.fromkeys(r.method for r in ledger.records if r.metric == MAIN and r.method != BASE)
+    rows = [[method, *(_ratio(ledger.line(method, MAIN, size, new_tokens)) for size in sizes)] for method in methods]
+    return _table([f"{new_tokens} new tokens", *heads], [*rows, ["noise floor", *floors]])
+
+
+def _ratio(record: OverheadRecord | None) -> str:
+    if record is None or record.ratio_to_base is None:
+        return ""
+    sign = "= " if record.details.get("within_floor") else ""
+    return f"{sign}{record.ratio_to_base:.3f} ({record.ratio_low:.3f} to {record.ratio_high:.3f})"
+
+
+def once(ledger: Ledger) -> str:
+    """What switching takes, and after how many tokens of the longest output mixing weights has paid off."""
+    length = ledger.lengths[-1]
+    sizes = ledger.sizes(length)
+    rows = []
+    for record in ledger.records:
+        if record.metric == "switch_s" and record.value is not None and record.details["role"] in ("base", "method"):
+            paid = [ledger.line(record.method, "amortisation_tokens", size, length) for size in sizes]
+            switch = f"{record.value * 1e3:.2f} ms"
+            rows.append([record.method, switch, *("" if r is None else _tokens(r) for r in paid)])
+    return _table(["once", "switch", *(f"tokens until paid off, batch {size}" for size in sizes)], rows)
+
+
+def _tokens(record: OverheadRecord) -> str:
+    return "never" if record.value is None else f"{max(1.0, record.value):,.0f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def provenance(ledger: Ledger) -> str:
+    """Which command on which machine made the numbers, and who else used it."""
+    facts, packages = ledger.machine, ledger.machine.get("packages", {})
+    load = next((r.details for r in ledger.records if r.metric == MAIN), {})
+    versions = ", ".join(f"{name} {packages[name]}" for name in ("torch", "transformers", "vllm") if name in packages)
+    before = load.get("load_average")
+    busy = "; **the machine was busy**" if load.get("busy") else ""
+    return (
+        f"`{ledger.command}` on {facts.get('processor')}, {facts.get('cores')} cores, torch threads: "
+        f"{facts.get('threads')}, device: {facts.get('device')}, {versions}, engine {ledger.engine}, "
+        f"{ledger.timed_at[:10]}. Load before: {'unknown' if before is None else format(before, '.1f')}; "
+        f"cores that other programs took meanwhile: {load.get('others_cores')}{busy}."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,115 @@
+"""Splice a table of results into a Markdown file between its markers, with the command and the machine that made it.
+
+python -m leaderboard.show.readme results.db README.md
+"""
+
+import sys
+from pathlib import Path
+
+from bench.schema import UserError
+from leaderboard.measure.rank import Derived, Row, find_series, rank, steering
+from leaderboard.numbers import plain
+from leaderboard.read.board import Board
+from leaderboard.read.merge import load_boards
+from leaderboard.read.query import open_stores
+
+COLUMNS = ("sentiment", "perplexity", "acceptability", "distinct_2")
+
+
+def main(arguments: list[str]) -> int:
+    database, document = map(Path, arguments)
+    try:
+        with open_stores([database]) as stores:
+            (board, *_) = load_boards(stores, [database])
+            lines = [*table(board), "", provenance(board)]
+            spliced = splice(document.read_text(encoding="utf-8"), "\n".join(lines), "results")
+    except (UserError, OSError) as error:
+        print(f"leaderboard.show.readme: {error}", file=sys.stderr)
+        return 2
+    document.write_text(spliced, encoding="utf-8")
+    return 0
+
+
+def splice(document: str, content: str, name: str) -> str:
+    """The document with `content` between the markers of this name.  Raises UserError where it has none."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, found, rest = document.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise UserError(f"expected the markers {begin} and {end}")
+    return f"{before}{begin}\n{content}\n{end}{after}"
+
+
+def table(board: Board) -> list[str]:
+    """The table of methods in Markdown, line by line: each at its largest sentiment within the price limit."""
+    return [
+        "Each method where its sentiment is largest at no more than 1.5 times the base's perplexity, with 95 %",
+        "intervals that resample prompts.",
+        "",
+        f"| method | at | {' | '.join(COLUMNS)} | Spearman of sentiment with alpha |",
+        "|---|---|" + "---|" * (len(COLUMNS) + 1),
+        *[_line(board, row) for row in rank(board, steering(find_series(board)))],
+    ]
+
+
+def settings(board: Board) -> str:
+    """The same columns for every place of the board."""
+    lines = [f"| setting | {' | '.join(COLUMNS)} |", "|---|" + "---|" * len(COLUMNS)]
+    for i, place in enumerate(board.places):
+        lines.append(f"| {escaped(place.label)} | {' | '.join(_cell(board, i, metric) for metric in COLUMNS)} |")
+    return "\n".join(lines)
+
+
+def _line(board: Board, row: Row) -> str:
+    if row.best is None:
+        return f"| {escaped(row.series.name)} | {row.reason} |" + " |" * (len(COLUMNS) + 1)
+    at = ", ".join(f"{key} = {plain(value)}" for key, value in board.places[row.best].params.items())
+    cells = [_cell(board, row.best, metric) for metric in COLUMNS]
+    return f"| {escaped(row.series.name)} | {escaped(at)} | {' | '.join(cells)} | {_derived(row.spearman)} |"
+
+
+def _cell(board: Board, place: int, metric: str) -> str:
+    found = board.get(place, metric)
+    if found is None or found.value is None:
+        return "not scored"
+    return number(found.value, found.low, found.high)
+
+
+def escaped(text: object) -> str:
+    """Text in a table's cell or a line of Markdown: no markup, no line break."""
+    plain = " ".join(str(text).split())
+    for character in "\\`*_[]|":
+        plain = plain.replace(character, f"\\{character}")
+    return plain.replace("<", "&lt;")
+
+
+def number(value: float | None, low: float | None, high: float | None) -> str:
+    """A number with its interval."""
+    if value is None:
+        return ""
+    digits = 1 if abs(value) >= 10 else 3
+    if low is None or high is None:
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _derived(number: Derived) -> str:
+    return "" if number.value is None else f"{number.value:.2f}"
+
+
+def provenance(board: Board) -> str:
+    """Which command on which machine made the numbers."""
+    if not board.runs:
+        return ""
+    run = board.runs[-1]
+    facts = run.environment
+    versions = facts.get("packages", {})
+    return (
+        f"`lerpbench run {board.suite}` on {facts.get('processor')}, {facts.get('cores')} cores, torch "
+        f"{versions.get('torch')}, transformers {versions.get('transformers')}, engine {board.engine}, "
+        f"{run.started_at[:10]}; spliced in by `make readme`."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

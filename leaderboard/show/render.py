@@ -1,0 +1,375 @@
+"""Boards -> plain files: pages, Plotly's script once, data beside them.  Works from file:// and under any path."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path, PurePath
+from typing import Any
+
+import jinja2
+import markupsafe
+from markdown_it import MarkdownIt
+
+from bench.schema import UserError
+from bench.store.write import Store
+from leaderboard import names, numbers, paper
+from leaderboard.measure import overhead, protocols
+from leaderboard.measure.comparison import Comparison, compare_level, compare_places
+from leaderboard.measure.iso import rank_at_targets
+from leaderboard.measure.levels import Level, find_levels
+from leaderboard.measure.pareto import areas, pareto_places
+from leaderboard.measure.rank import (
+    CONTROL,
+    COST,
+    PRICE,
+    Row,
+    Series,
+    find_series,
+    rank,
+    result_of,
+    steering,
+    time_over_base,
+)
+from leaderboard.numbers import plain
+from leaderboard.read.board import ALL, Board
+from leaderboard.read.merge import load_boards
+from leaderboard.read.query import COLUMNS, open_stores
+from leaderboard.show import completions, figures
+
+MANIFEST = ".lerpbench-site.json"
+PAGES = (
+    ("board", "index.html", "Results"),
+    ("ranking", "ranking.html", "Ranking"),
+    ("compare", "compare.html", "Compare"),
+    ("protocols", "protocols.html", "Protocols"),
+    ("completions", "completions.html", "Completions"),
+    ("overhead", "overhead.html", "Overhead"),
+    ("paper", "paper.html", "The paper's figures"),
+    ("runs", "runs.html", "Provenance"),
+    ("methodology", "methodology.html", "Methodology"),
+)
+ASSETS = ("style.css", "site.js", "board.js", "paper.js", "completions.js")
+
+
+def render(databases: Sequence[Path], site: Path) -> None:
+    """Write the leaderboard of these databases into the folder `site`.
+
+    Raises UserError for a database that is missing or not ours, and for a folder that cannot be written.  Files that an
+    earlier rendering wrote and this one does not are removed; other files in the folder are left alone.
+    """
+    paths = [Path(path) for path in databases]
+    with open_stores(paths) as stores:
+        write(build(stores, load_boards(stores, paths)), Path(site))
+
+
+def build(stores: Sequence[Store], boards: Sequence[Board]) -> dict[str, str]:
+    """The site as relative path -> content."""
+    env = environment()
+    templates = files("leaderboard") / "templates"
+    site = {f"assets/{name}": (templates / name).read_text(encoding="utf-8") for name in ASSETS}
+    site["assets/plotly.min.js"] = plotly_script()
+    places = folders(boards)
+    for folder, board in zip(places, boards, strict=True):
+        site |= board_files(env, stores, board, folder, len(boards))
+    if len(boards) != 1:
+        shown = [summary(board, folder) for folder, board in zip(places, boards, strict=True)]
+        site["index.html"] = env.get_template("index.html").render(boards=shown, root="", page="index")
+    return site
+
+
+def boards_by_folder(databases: Sequence[Path]) -> dict[str, Board]:
+    """Each board under the folder that it has in a site."""
+    with open_stores(databases) as stores:
+        boards = load_boards(stores, databases)
+    return dict(zip(folders(boards), boards, strict=True))
+
+
+def folders(boards: Sequence[Board]) -> list[str]:
+    """One board lives at the root; several each in a folder named after suite and engine."""
+    if len(boards) == 1:
+        return [""]
+    names: list[str] = []
+    for board in boards:
+        name = slug(f"{board.suite}-{board.engine}")
+        twins = [other for other in boards if (other.suite, other.engine) == (board.suite, board.engine)]
+        if len(twins) > 1:
+            name += "-" + slug(board.databases[0].removesuffix(".db"))
+        while f"{name}/" in names:
+            name += "-b"
+        names.append(f"{name}/")
+    return names
+
+
+def slug(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text).strip("-.") or "board"
+
+
+def board_files(
+    env: jinja2.Environment, stores: Sequence[Store], board: Board, folder: str, n_boards: int
+) -> dict[str, str]:
+    """Everything of one board."""
+    everything = find_series(board)
+    series = steering(everything)
+    selection = completions.select(stores, board)
+    drawn = paper.paper_figures(board, everything)
+    common = {
+        "board": board,
+        "root": "../" if folder else "",
+        "several": n_boards > 1,
+        "facts": facts(board),
+        "json": completions.script_json,
+        "pages": PAGES,
+    }
+    tables = [(prompts, rank(board, series, prompts)) for prompts in (ALL, *board.sets)]
+    data = figures.page_data(board, series)
+    page = env.get_template("board.html").render(
+        **common, page="board", tables=tables, data=data,
+        verdicts=[(prompts, verdict(board, rows, prompts)) for prompts, rows in tables],
+        groups=grouped(data["figures"]), families=families(board), price=PRICE, control=CONTROL, cost=COST,
+    )  # fmt: skip
+    found = {
+        f"{folder}index.html": page,
+        f"{folder}completions.html": env.get_template("completions.html").render(
+            **common, page="completions", index=completions.index(board, everything, selection), selection=selection
+        ),
+        f"{folder}ranking.html": env.get_template("ranking.html").render(
+            **common,
+            page="ranking",
+            rankings=rankings(board, series),
+            price=PRICE,
+            control=CONTROL,
+            cost=COST,
+            times={s.name: time_over_base(board, s) for s in series} if board.overhead else {},
+        ),
+        f"{folder}compare.html": env.get_template("compare.html").render(
+            **common, page="compare", series=series, levels=compared(board, series)
+        ),
+        f"{folder}protocols.html": env.get_template("protocols.html").render(
+            **common, page="protocols", lens=protocols.look(board, series), price=PRICE
+        ),
+        f"{folder}overhead.html": env.get_template("overhead.html").render(
+            **common, page="overhead", details=overhead.DETAILS, ledgers=overhead.ledgers(board)
+        ),
+        f"{folder}paper.html": env.get_template("paper.html").render(
+            **common, page="paper", figures=drawn, data=paper.page_data(board, drawn)
+        ),
+        f"{folder}runs.html": env.get_template("runs.html").render(
+            **common, page="runs", runs=board.runs, recipes=recipes(board)
+        ),
+        f"{folder}methodology.html": env.get_template("methodology.html").render(
+            **common, page="methodology", text=methodology()
+        ),
+        f"{folder}results.csv": results_csv(board),
+    }
+    for name, content in completions.files(stores, board, everything, selection):
+        found[f"{folder}texts/{name}"] = content
+    return found
+
+
+def rankings(board: Board, series: Sequence[Series]) -> dict[str, dict[str, Any]]:
+    """What the ranking page shows for all prompts and for each set: targets up and down, areas, the front."""
+    found = {}
+    for prompts in (ALL, *board.sets):
+        up, down = rank_at_targets(board, series, prompts)
+        fronts = {
+            name: [(i, board.get(i, CONTROL, prompts), board.get(i, COST, prompts)) for i in places]
+            for name, places in (("up", pareto_places(board, prompts, up=True)),
+                                 ("down", pareto_places(board, prompts, up=False)))
+        }  # fmt: skip
+        found[prompts] = {"up": up, "down": down, "areas": areas(board, series, prompts), "fronts": fronts}
+    return found
+
+
+def compared(board: Board, series: Sequence[Series]) -> list[tuple[Level, list[Comparison]]]:
+    """Every two methods at every level that has something to compare."""
+    levels = [(level, compare_level(board, level)) for level in find_levels(board, series)]
+    return [
+        (level, [c for c in found if c.differences]) for level, found in levels if any(c.differences for c in found)
+    ]
+
+
+def recipes(board: Board) -> list[dict[str, Any]]:
+    """Each place's mixture, for the provenance page."""
+    return [
+        {
+            "place": place,
+            "space": place.space,
+            "coefficients": ", ".join(f"{name} {plain(c)}" for name, c in place.coefficients.items()),
+            "dtype": board.mixtures[i]["dtype"],
+            "survived": board.mixtures[i]["survived_update"],
+            "key": board.mixtures[i]["key"][:12],
+        }
+        for i, place in enumerate(board.places)
+    ]
+
+
+def methodology() -> markupsafe.Markup:
+    text = (files("leaderboard") / "METHODOLOGY.md").read_text(encoding="utf-8")
+    html = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    box = '<div class="scroll" tabindex="0" role="region" aria-label="table">'
+    return markupsafe.Markup(html.replace("<table>", f"{box}<table>").replace("</table>", "</table></div>"))
+
+
+def tidy_command(command: str) -> str:
+    """A command without the folders of the machine it ran on."""
+    return " ".join(source_name(word) for word in command.split())
+
+
+def grouped(shown: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for figure in shown:
+        groups.setdefault(figure["group"], []).append(figure)
+    return groups
+
+
+def families(board: Board) -> dict[str, list[str]]:
+    """Metrics by family, plain ones under the empty name, for the chooser of all metrics."""
+    found: dict[str, list[str]] = {}
+    for metric in figures.of_points(board):
+        found.setdefault(names.family(metric) if metric.endswith("]") else "", []).append(metric)
+    return found
+
+
+# --------------------------------------------------------------------------------------------------- words
+
+
+def verdict(board: Board, rows: Sequence[Row], prompts: str = ALL) -> dict[str, Any] | None:
+    """Who reaches furthest, who follows, and how far behind on the same prompts; None where nothing is ranked."""
+    ranked = [(row, row.best) for row in rows if row.best is not None and row.series.kind != "point"]
+    if not ranked or board.base is None:
+        return None
+    found: list[dict[str, Any]] = [
+        {"row": row, "place": board.places[best], "result": board.get(best, CONTROL, prompts)}
+        for row, best in ranked[:2]
+    ]
+    lead = None
+    if len(ranked) > 1:
+        paired = compare_places(board, ranked[0][1], ranked[1][1], prompts).differences
+        lead = next((d for d in paired if d.metric == CONTROL), None)
+    return {"found": found, "lead": lead, "base": board.get(board.base, CONTROL, prompts)}
+
+
+def facts(board: Board) -> list[tuple[str, str]]:
+    """What was measured, in a few words each."""
+    run = board.runs[-1] if board.runs else None
+    env = run.environment if run else {}
+    sampling = [json.loads(text) for text in board.protocol.sampling.split(" and ") if text]
+    prompts = ", ".join(f"{n} {name}" for name, n in board.protocol.prompts.items())
+    total = sum(board.protocol.prompts.values())
+    versions = env.get("packages", {})
+    shown = ("lerpbench", "torch", "transformers", "vllm")
+    found = [
+        ("Suite", board.suite),
+        ("Engine", f"{board.engine}, {board.protocol.dtype}"),
+        ("Prompts", f"{total} ({prompts})" if total else "none"),
+        ("Completions", f"{board.n_completions:,} ({board.samples} a prompt and point)" if total else "none stored"),
+        ("Sampling", "; ".join(_sampling(s) for s in sampling) or "none"),
+        ("Points", f"{len(board.places)} of {len({p.method for p in board.places})} methods"),
+        ("Hardware", _hardware(env)),
+        ("Versions", ", ".join(f"{name} {versions[name]}" for name in shown if name in versions)),
+        ("Commit", str(env.get("commit") or "unknown")),
+        ("Measured", _dates(board)),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def _sampling(sampling: Mapping[str, Any]) -> str:
+    words = {"max_new_tokens": "{} new tokens", "top_p": "top-p {}", "temperature": "temperature {}", "seed": "seed {}"}
+    return ", ".join(text.format(f"{sampling[key]:g}") for key, text in words.items() if key in sampling)
+
+
+def _hardware(env: Mapping[str, Any]) -> str:
+    parts = [env.get("device"), env.get("processor"), f"torch threads: {env['threads']}" if "threads" in env else None]
+    return ", ".join(str(part) for part in parts if part)
+
+
+def _dates(board: Board) -> str:
+    days = sorted({time[:10] for run in board.runs for time in (run.started_at, run.finished_at) if time})
+    return f"{days[0]} to {days[-1]}" if len(days) > 1 else "".join(days)
+
+
+def signed(value: float) -> str:
+    """A difference: a number with its sign, unless it is shown as zero."""
+    text = numbers.number(value)
+    return f"+{text}" if value > 0 and text.strip("0.") else text
+
+
+def summary(board: Board, folder: str) -> dict[str, Any]:
+    return {"board": board, "folder": folder, "facts": facts(board)}
+
+
+def source_name(source: str) -> str:
+    """A checkpoint's or file's name without the folders of the machine it lay on."""
+    return PurePath(source).name if source.startswith(("/", "~")) else source
+
+
+# --------------------------------------------------------------------------------------------------- files
+
+
+def results_csv(board: Board) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(board.rows)
+    return out.getvalue()
+
+
+def environment() -> jinja2.Environment:
+    env = jinja2.Environment(
+        loader=jinja2.PackageLoader("leaderboard"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters |= {
+        "num": numbers.number,
+        "signed": signed,
+        "short": numbers.short,
+        "source_name": source_name,
+        "title_of": names.title,
+        "command": tidy_command,
+    }
+    env.globals |= {
+        "rendered_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "result_of": result_of,
+        "ALL": ALL,
+    }
+    return env
+
+
+def plotly_script() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def write(site: Mapping[str, str], folder: Path) -> None:
+    """Write the files, and remove those that an earlier rendering listed and this one lacks."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: expected a folder for the site, got a file")
+    try:
+        before = _listed(folder)
+        for name, content in site.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+        for name in sorted(before - set(site)):
+            (folder / name).unlink(missing_ok=True)
+        (folder / MANIFEST).write_text(json.dumps(sorted(site), indent=0) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder}: the site cannot be written: {error.strerror or error}") from error
+
+
+def _listed(folder: Path) -> set[str]:
+    """What an earlier rendering wrote; only plain relative names are believed."""
+    try:
+        names = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    if not isinstance(names, list):
+        return set()
+    return {n for n in names if isinstance(n, str) and n and not PurePath(n).is_absolute() and ".." not in n}

@@ -1,0 +1,234 @@
+"""Whole runs on tiny models: resumption, shared work, honest views."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import evaluators
+import methods
+from bench import engines
+from bench.engines.transformers import TransformersEngine
+from bench.progress import silently
+from bench.run.prepare import Work, prepare, status
+from bench.run.stages import Run
+from bench.schema import Recipe, UserError
+from bench.store.write import Store
+from bench.suite.load import load_suite
+from evaluators.judges import Judges
+
+
+def varied(suite: Path, folder: Path, change: Callable[[str], str]) -> Path:
+    """A copy of a suite in another folder, its files where they were, with a change of its text."""
+    copy = folder / "varied.yaml"
+    copy.write_text(change(suite.read_text().replace("./", f"{suite.parent}/")))
+    return copy
+
+
+def prepared(suite: Path, only: Sequence[str] = (), limit: int | None = None) -> Work:
+    registries = methods.registry(), evaluators.registry()
+    return prepare(load_suite(str(suite), *registries), *registries, "transformers", 1, only, limit)
+
+
+class CountingEngines:
+    """Opens real engines and counts them."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.opened = 0
+
+    def __call__(self) -> Any:
+        self.opened += 1
+        return engines.engine_class("transformers")(self.work.checkpoints, "float32", "cpu")
+
+
+def run(work: Work, store: Store, stages: Sequence[Any] = ("generate", "probe", "evaluate")) -> CountingEngines:
+    opened = CountingEngines(work)
+    Run(work, store, store.environment({}, "d"), silently).execute(opened, Judges("cpu"), stages)
+    return opened
+
+
+def view(path: Path, name: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(path) as connection:
+        return sorted(connection.execute(f"SELECT * FROM {name}").fetchall(), key=repr)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_suite: Path) -> Path:
+    """The database of one uninterrupted run."""
+    path = tmp_path_factory.mktemp("finished") / "r.db"
+    store = Store.open(path)
+    run(prepared(tiny_suite), store)
+    store.close()
+    return path
+
+
+def test_every_point_has_completions_and_every_metric(finished: Path, tiny_suite: Path) -> None:
+    work = prepared(tiny_suite)
+    completions = view(finished, "completions")
+    assert len(completions) == len(work.points) * work.completions_per_point == 8 * 15
+    metrics = {metric.name for item in work.evaluators for metric in item.evaluator.metrics()}
+    results = view(finished, "results")
+    for point in work.points:
+        assert {row[5] for row in results if row[2] == point.method} == metrics
+    assert {row[4] for row in results if row[5] == "sentiment"} == {None, "neutral", "positive"}
+
+
+def test_equal_mixtures_are_made_once(finished: Path, tiny_suite: Path) -> None:
+    """g3(0, 0) is the base and g3(1, 0) is g1(1): eight points, six mixtures."""
+    with sqlite3.connect(finished) as connection:
+        assert connection.execute("SELECT count(*) FROM points").fetchone() == (8,)
+        assert connection.execute("SELECT count(*) FROM generations").fetchone() == (6,)
+    found = status(prepared(tiny_suite), Store.open(finished))
+    assert (found.generations, found.generations_stored, found.finished) == (6, 6, True)
+
+
+def test_a_second_run_opens_no_engine_and_changes_no_result(finished: Path, tiny_suite: Path) -> None:
+    before = view(finished, "results")
+    assert run(prepared(tiny_suite), Store.open(finished)).opened == 0
+    assert view(finished, "results") == before
+
+
+def test_stages_one_by_one_give_what_one_run_gives(finished: Path, tiny_suite: Path, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "r.db")
+    run(prepared(tiny_suite), store, ["generate"])
+    assert not view(tmp_path / "r.db", "results")
+    run(prepared(tiny_suite), store, ["probe", "evaluate"])
+    for name in ("results", "completions"):
+        assert view(tmp_path / "r.db", name) == view(finished, name)
+
+
+class ListingEngine(TransformersEngine):
+    """Remembers what it served."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(work.checkpoints, "float32", "cpu")
+        self.served: list[dict[str, float]] = []
+
+    def serve(self, recipe: Recipe) -> Any:
+        self.served.append(recipe.coefficients)
+        return super().serve(recipe)
+
+
+def test_mixtures_beside_the_points_are_asked_once_a_run(tiny_suite: Path, tmp_path: Path) -> None:
+    """Three mixtures of two experts: each expert is asked before the first of them, and not again."""
+    suite = varied(tiny_suite, tmp_path, lambda text: text.replace("[0, 0.5, 1]", "[0.25, 0.5, 0.75]"))
+    work = prepared(suite, only=["g1"])
+    engine = ListingEngine(work)
+    store = Store.open(tmp_path / "r.db")
+    Run(work, store, store.environment({}, "d"), silently).execute(lambda: engine, Judges("cpu"), ["probe"])
+    line = [{"antiexpert": 1 - a, "expert": a} for a in (0.25, 0.5, 0.75)]
+    assert engine.served == [{"antiexpert": 1.0}, {"expert": 1.0}, *line]
+    found = [row[6] for row in view(tmp_path / "r.db", "results") if row[5] == "kl_weights_logits"]
+    assert len(found) == 3 and min(found) > 0
+
+
+def test_only_leaves_the_other_methods_alone(finished: Path, tiny_suite: Path, tmp_path: Path) -> None:
+    shutil.copy(finished, tmp_path / "r.db")
+    run(prepared(tiny_suite, only=["g1"]), Store.open(tmp_path / "r.db"))
+    assert view(tmp_path / "r.db", "results") == view(finished, "results")
+    places = [list(sqlite3.connect(db).execute("SELECT method, params, position FROM points ORDER BY position"))
+              for db in (tmp_path / "r.db", finished)]  # fmt: skip
+    assert places[0] == places[1]
+
+
+def test_limited_prompts_are_another_suite(finished: Path, tiny_suite: Path, tmp_path: Path) -> None:
+    shutil.copy(finished, tmp_path / "r.db")
+    run(prepared(tiny_suite, only=["base"], limit=1), Store.open(tmp_path / "r.db"))
+    results = view(tmp_path / "r.db", "results")
+    assert {row[0] for row in results} == {"tiny", "tiny-1prompts"}
+    assert [row for row in results if row[0] == "tiny"] == view(finished, "results")
+
+
+def test_a_new_evaluator_judges_stored_completions_without_an_engine(
+    finished: Path, tiny_suite: Path, tmp_path: Path
+) -> None:
+    shutil.copy(finished, tmp_path / "r.db")
+    wider = varied(tiny_suite, tmp_path, lambda text: text + "  - distinct: {suffix: _again}\n")
+    assert run(prepared(wider), Store.open(tmp_path / "r.db")).opened == 0
+    names = {row[5] for row in view(tmp_path / "r.db", "results")}
+    assert any(name.endswith("_again") for name in names)
+
+
+def test_a_verdict_on_checkpoints_stands_at_the_suites_first_point_alone(
+    finished: Path, tiny_suite: Path, tmp_path: Path
+) -> None:
+    """A run without that point leaves the verdict to one that has it."""
+    shutil.copy(finished, tmp_path / "r.db")
+    wider = varied(tiny_suite, tmp_path, lambda text: text + '  - weight_distance: {pairs: ["expert:base"]}\n')
+    for only, methods_ in ((["g1"], set()), (["base"], {"base"}), (["g1"], {"base"}), ([], {"base"})):
+        run(prepared(wider, only=only), Store.open(tmp_path / "r.db"))
+        found = [row for row in view(tmp_path / "r.db", "results") if row[5] == "weight_distance[expert:base]"]
+        assert {row[2] for row in found} == methods_
+    assert status(prepared(wider), Store.open(tmp_path / "r.db")).finished
+
+
+def test_two_evaluators_may_not_report_one_metric(tiny_suite: Path, tmp_path: Path) -> None:
+    twice = varied(tiny_suite, tmp_path, lambda text: text + "  - distinct\n")
+    with pytest.raises(UserError, match="both report 'distinct_1'; give one of them a suffix"):
+        prepared(twice)
+
+
+def test_checkpoints_that_an_evaluator_misses_are_named_before_the_run(tiny_suite: Path, tmp_path: Path) -> None:
+    suite = varied(tiny_suite, tmp_path, lambda text: text + '  - weight_distance: {pairs: ["expert:joy"]}\n')
+    with pytest.raises(UserError, match=r"expected two of the checkpoints .* as a:b, got 'expert:joy'"):
+        prepared(suite)
+
+
+def test_a_mixture_of_nothing_is_named(tiny_suite: Path, tmp_path: Path) -> None:
+    nothing = "methods:\n  - mixture: {base: [0, 1], expert: [0, 1]}"
+    suite = varied(tiny_suite, tmp_path, lambda text: text.replace("methods:", nothing, 1))
+    with pytest.raises(UserError, match="coefficient that is not zero"):
+        prepared(suite)
+
+
+def test_a_prompt_without_room_is_refused_before_the_run(tiny_suite: Path, tmp_path: Path) -> None:
+    (tmp_path / "long.jsonl").write_text('{"text": "' + "The movie was good. " * 30 + '"}\n')
+    neutral, new = str(tiny_suite.parent / "neutral.jsonl"), str(tmp_path / "long.jsonl")
+    long = varied(tiny_suite, tmp_path, lambda text: text.replace(neutral, new))
+    with pytest.raises(UserError, match=r"row 0 has \d+ tokens; .* exceeds the model's context of 64"):
+        prepared(long)
+
+
+@pytest.mark.parametrize("table", ["generations", "evaluations"])
+def test_a_killed_run_resumes_to_the_same_views(finished: Path, tiny_suite: Path, tmp_path: Path, table: str) -> None:
+    """kill -9 as soon as the table has two rows, and the same command again."""
+    db = tmp_path / "r.db"
+    command = [
+        sys.executable,
+        "-m",
+        "bench.cli",
+        "run",
+        str(tiny_suite),
+        "--db",
+        str(db),
+        "--site",
+        str(tmp_path / "s"),
+    ]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while killed.poll() is None and count(db, table) < 2 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.killpg(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    for name in ("results", "completions"):
+        assert view(db, name) == view(finished, name)
+
+
+def count(db: Path, table: str) -> int:
+    if not db.exists():
+        return 0
+    try:
+        with sqlite3.connect(f"file:{db}?mode=ro", uri=True) as connection:
+            return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+    except sqlite3.OperationalError:  # not made yet, or being written
+        return 0

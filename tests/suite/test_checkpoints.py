@@ -1,0 +1,102 @@
+"""Finding, hashing and comparing checkpoints, before any weight is loaded."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import GPT2LMHeadModel, GPT2TokenizerFast
+
+from bench.schema import UserError
+from bench.suite.checkpoints import digest, header, require_mixable, resolve
+from evaluators.weight_distance import squared_distances
+from tests.conftest import tiny_config
+
+
+def test_a_digest_follows_bytes_not_places(tiny_trio: dict[str, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_trio["base"], copy)
+    assert digest(copy) == digest(tiny_trio["base"])
+    (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
+    assert digest(copy) != digest(tiny_trio["base"])
+
+
+def test_header_gives_shapes(tiny_trio: dict[str, Path]) -> None:
+    assert header(resolve(str(tiny_trio["base"])))["transformer.wpe.weight"] == (64, 64)
+
+
+def test_checkpoints_of_one_shape_are_mixable(tiny_trio: dict[str, Path]) -> None:
+    require_mixable({name: resolve(str(folder)) for name, folder in tiny_trio.items()})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(n_embd=32), r"has shapes"),
+        (dict(n_layer=1), r"only one has the parameter transformer\.h\.1\."),
+        (dict(vocab_size=310), r"their vocabularies have \d+ and 310 tokens"),
+    ],
+)
+def test_different_shapes_are_refused(
+    tiny_trio: dict[str, Path],
+    tiny_tokenizer: GPT2TokenizerFast,
+    tmp_path: Path,
+    changes: dict[str, object],
+    message: str,
+) -> None:
+    GPT2LMHeadModel(tiny_config(len(tiny_tokenizer), **changes)).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=message):
+        require_mixable({"base": resolve(str(tiny_trio["base"])), "expert": resolve(str(tmp_path))})
+
+
+def test_different_vocabularies_of_one_size_are_refused(tiny_trio: dict[str, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_trio["expert"], copy)
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    first, second = list(vocabulary)[1:3]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match="tokenizers have different vocabularies"):
+        require_mixable({"base": resolve(str(tiny_trio["base"])), "expert": resolve(str(copy))})
+
+
+def test_the_hubs_gpt2_is_mixable_with_what_is_fine_tuned_from_it(tiny_trio: dict[str, Path], tmp_path: Path) -> None:
+    """Its file leaves out the prefix `transformer.` and holds the causal masks; the weights are the same."""
+    hub = tmp_path / "hub"
+    shutil.copytree(tiny_trio["base"], hub)
+    tensors = load_file(hub / "model.safetensors")
+    renamed = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    renamed["h.0.attn.bias"] = torch.ones(1, 1, 64, 64)
+    save_file(renamed, hub / "model.safetensors", {"format": "pt"})
+    checkpoints = {"base": resolve(str(hub)), "expert": resolve(str(tiny_trio["base"]))}
+    assert header(checkpoints["base"]) == header(checkpoints["expert"])
+    require_mixable(checkpoints)
+    assert sum(square for _, square, _ in squared_distances(*checkpoints.values())) == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("mini:bse", "no packaged model of that name"),
+        ("/no/such/folder", "no such folder"),
+        ("some-owner/some-model", "the hub could not give it"),
+    ],
+)
+def test_a_missing_checkpoint_says_what_to_do(source: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve(source)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no config\.json"):
+        resolve(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="safetensors"):
+        resolve(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"not one")
+    with pytest.raises(UserError, match="is not a safetensors file"):
+        header(resolve(str(tmp_path)))

@@ -1,0 +1,82 @@
+"""Suites: packaged ones load; a mistake is one sentence with file, key, expectation and the nearest name."""
+
+from pathlib import Path
+
+import pytest
+
+import evaluators
+import methods
+from bench.schema import Suite, UserError
+from bench.suite.load import load_suite, packaged_suites
+
+
+def load(path: Path | str) -> Suite:
+    return load_suite(str(path), methods.registry(), evaluators.registry())
+
+
+def written(folder: Path, body: str) -> Path:
+    path = folder / "s.yaml"
+    path.write_text("name: s\ncheckpoints: {base: x}\nprompts: {n: {source: ./n.jsonl}}\n" + body)
+    return path
+
+
+@pytest.mark.parametrize("name", packaged_suites())
+def test_packaged_suites_load(name: str) -> None:
+    assert load(name).name == name
+
+
+def test_the_mini_suite_is_as_wide_as_promised() -> None:
+    sweeps = {spec.name: spec.params for spec in load("mini").methods}
+    assert all(len(sweeps[name]["alpha"]) >= 7 for name in ("g1", "g2", "dexperts"))
+    assert len(sweeps["g3"]["alpha"]) >= 5 and len(sweeps["g3"]["beta"]) >= 5
+
+
+def test_paths_are_relative_to_the_suite(tmp_path: Path) -> None:
+    suite = load(written(tmp_path, "methods: [base]\n"))
+    assert suite.prompts["n"].source == str((tmp_path / "n.jsonl").resolve())
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("methods: [g7]\n", r"s\.yaml: methods\[0\]: unknown method 'g7'; did you mean 'g1'\?|did you mean 'g2'|'g3'"),
+        (
+            "methods: [{g1: {alpha: high}}]\n",
+            r"methods\[0\]\.alpha: expected a number or a list of numbers, got 'high'",
+        ),
+        ("methods: [{g1: {alpha: .inf}}]\n", r"methods\[0\]\.alpha: input should be a finite number, got inf"),
+        ("methods: [{g1: {alpha: [0, .nan]}}]\n", r"methods\[0\]\.alpha: input should be a finite number, got nan"),
+        ("methods: [{g1: {alpha: []}}]\n", r"methods\[0\]\.alpha: expected a number or a list of numbers"),
+        ("methods: [{g1: {alhpa: 1}}]\n", r"methods\[0\]\.alhpa: unknown key 'alhpa'; did you mean 'alpha'"),
+        ("methods: [{base: {alpha: 1}}]\n", r"base takes no parameters"),
+        ("methods: [g1]\n", r"methods\[0\]\.alpha: missing"),
+        (
+            "methods: [{mixture: {space: logit, expert: 1}}]\n",
+            r"methods\[0\]\.space: input should be 'weights' or 'logits', got 'logit'",
+        ),
+        ("methods: [{mixture: {expert: high}}]\n", r"methods\[0\]\.expert: expected a number or a list of numbers"),
+        ("methods: [{mixture: {expert: .inf}}]\n", r"methods\[0\]\.expert: input should be a finite number, got inf"),
+        ("methods: []\n", r"methods: expected at least one method"),
+        ("methods: base\n", r"methods: expected a list, got 'base'"),
+        ("methods: [base]\nevaluators: [sentimant]\n", r"unknown evaluator 'sentimant'; did you mean 'sentiment'"),
+        ("methods: [base]\nevaluators: [{sentiment: {modell: x}}]\n", r"unknown key 'modell'; did you mean 'model'"),
+        ("methods: [base]\nsampling: {top_p: 2}\n", r"sampling\.top_p: input should be less than or equal to 1, got 2"),
+        ("methods: [base]\nsamplings: {}\n", r"unknown key 'samplings'; did you mean 'sampling'"),
+        ("methods: [{g1: 1, g2: 2}]\n", r"expected a name or \{name: \{options\}\}"),
+        ("methods: [base\n", r"not readable as YAML"),
+        ("methods: [{mixture: {1: 0.5}}]\n", r"methods\[0\]: expected names as keys, got 1; put it in quotes"),
+        ("methods: [base]\nevaluators: [{distinct: {1: 2}}]\n", r"evaluators\[0\]: expected names as keys, got 1"),
+        ("methods: [base]\n1: 2\n", r"unknown key 1"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, body: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load(written(tmp_path, body))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_suite_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'mini'"):
+        load("minni")
+    with pytest.raises(UserError, match="no such suite file"):
+        load("./absent.yaml")
