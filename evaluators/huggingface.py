@@ -1,5 +1,4 @@
-"""Hugging Face `evaluate`, both ways: any of its modules that takes texts as an evaluator, and our text evaluators as
-`evaluate.Measurement` objects."""
+"""Any module of Hugging Face `evaluate` that takes texts, as an evaluator."""
 
 import hashlib
 import importlib
@@ -9,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-import datasets
 import evaluate
 import numpy as np
 from pydantic import Field
 
 from bench.progress import Advance, silent
-from bench.schema import Completion, Direction, Estimate, Metric, Prompt, UserError
+from bench.schema import Direction, Estimate, Metric, UserError
 from bench.stats import ScoreColumn, ratio_statistic
 from evaluators.base import Judgement, Samples, Scope, TextEvaluator
 from evaluators.judges import Judges
@@ -125,45 +123,3 @@ def _rows_of_sets(samples: Samples) -> dict[str, list[int]]:
     for row, completion in enumerate(samples.completions):
         rows.setdefault(samples.prompts[completion.prompt].set, []).append(row)
     return rows
-
-
-class TextMeasurement(evaluate.Measurement):  # type: ignore[misc]
-    """A text evaluator as an `evaluate.Measurement`: `compute(data=completions, prompts=prompts)`.
-
-    Equal prompts are one prompt; give "" where there is none.  Returns metric -> value over all texts, None where
-    nothing could be scored.
-    """
-
-    def __init__(self, evaluator: TextEvaluator, judges: Judges | None = None, **options: Any) -> None:
-        self.evaluator = evaluator
-        self.judges = judges or Judges()
-        super().__init__(**options)
-
-    def _info(self) -> Any:
-        text = datasets.Value("string")
-        return evaluate.MeasurementInfo(
-            description=type(self.evaluator).__doc__ or "",
-            citation=self.evaluator.source,
-            inputs_description="data: completions; prompts: the prompt of each",
-            features=datasets.Features({"data": text, "prompts": text}),
-        )
-
-    def _compute(self, data: Sequence[str], prompts: Sequence[str]) -> dict[str, float | None]:
-        samples = grouped(prompts, data)
-        judgement = self.evaluator.judge(samples, self.judges)
-        rows = np.ones(len(samples.prompts), dtype=bool)
-        found = [summary.estimate(rows, None) for summary in judgement.summaries]
-        found += [estimate for estimate in judgement.estimates if estimate.prompts is None]
-        return {estimate.metric: estimate.value for estimate in found}
-
-
-def grouped(prompts: Sequence[str], texts: Sequence[str]) -> Samples:
-    """Samples whose prompts are the distinct ones, in order of appearance."""
-    rows: dict[str, int] = {}
-    counts: dict[int, int] = {}
-    completions = []
-    for prompt, text in zip(prompts, texts, strict=True):
-        row = rows.setdefault(prompt, len(rows))
-        completions.append(Completion(row, counts.get(row, 0), text, len(text.split()), "length"))
-        counts[row] = counts.get(row, 0) + 1
-    return Samples([Prompt(set="data", row=row, text=prompt) for prompt, row in rows.items()], completions)

@@ -1,18 +1,15 @@
-"""`evaluate` both ways, offline, with local scripts."""
+"""Modules of `evaluate`, offline, as local scripts."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from evaluator_samples import estimates, samples
 
 from bench.schema import Prompt, UserError
 from evaluators.base import Samples
-from evaluators.distinct import Distinct
-from evaluators.huggingface import HuggingFace, TextMeasurement
+from evaluators.huggingface import HuggingFace
 from evaluators.judges import Judges
-from evaluators.perplexity import Perplexity
 
 SCRIPT = """
 import datasets
@@ -107,13 +104,3 @@ def test_the_scripts_text_is_part_of_the_key(words: str) -> None:
     assert HuggingFace(module=words, keys=("each",)).data_digests() == before
     Path(words).write_text(SCRIPT.replace("times=1", "times=3"))
     assert HuggingFace(module=words, keys=("each",)).data_digests() != before
-
-
-def test_our_evaluators_are_measurements(tiny_trio: dict[str, Path]) -> None:
-    prompts = [prompt for prompt, texts in TEXTS.items() for _ in texts]
-    data = [text for texts in TEXTS.values() for text in texts]
-    for evaluator in (Distinct(), Perplexity(model=str(tiny_trio["base"]))):
-        expected = estimates(evaluator.judge(samples(TEXTS), Judges()), 2)
-        found = TextMeasurement(evaluator, keep_in_memory=True).compute(data=data, prompts=prompts)
-        assert found == {metric: pytest.approx(e.value) for metric, e in expected.items()}
-        assert all(np.isfinite(value) for value in found.values())
