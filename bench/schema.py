@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Space = Literal["weights", "logits"]
 Direction = Literal["higher", "lower", "neutral"]
@@ -24,6 +24,27 @@ class Value(BaseModel):
     """A frozen pydantic value; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def plain_number(value: Any) -> Any:
+    """A parameter's number in the one way it is stored: 1 for 1.0, 0 for -0.0, 12 decimals; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return value
+    rounded = round(value, 12)
+    return int(rounded) if rounded == int(rounded) and abs(rounded) < 2**53 else rounded
+
+
+def require_text(value: str) -> str:
+    """Raise ValueError for what UTF-8 cannot hold: halves of a character (lone surrogates)."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds half a character, {value[error.start]!r}, which is no text") from error
+    return value
+
+
+Text = Annotated[str, AfterValidator(require_text)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(require_text)]
 
 
 def canonical_json(value: Any) -> str:
@@ -68,16 +89,16 @@ class Sampling(Value):
     samples: int = Field(default=25, ge=1)
     max_new_tokens: int = Field(default=30, ge=1)
     top_p: float = Field(default=0.9, gt=0, le=1)
-    temperature: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**31)
 
 
 class Prompt(Value):
     """A prompt, or a labelled sentence, of a named set; identified by its row, since texts may repeat."""
 
-    set: str
+    set: Name
     row: int
-    text: str
+    text: Text
 
 
 class Point(Value):
@@ -151,7 +172,7 @@ class MethodSpec(Value):
     """A method named by a suite; every parameter is the list of values it sweeps."""
 
     name: str
-    params: dict[str, tuple[Any, ...]] = {}
+    params: dict[str, tuple[Annotated[Any, BeforeValidator(plain_number)], ...]] = {}
 
 
 class EvaluatorSpec(Value):
@@ -279,10 +300,10 @@ class Suite(Value):
     """What to benchmark: checkpoints, prompts, sampling, methods, evaluators; and, if asked for, what they cost."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    title: str = ""
-    description: str = ""
-    checkpoints: dict[str, str]
-    prompts: dict[str, PromptSource]
+    title: Text = ""
+    description: Text = ""
+    checkpoints: dict[Name, Text]
+    prompts: dict[Name, PromptSource]
     sampling: Sampling = Sampling()
     methods: tuple[MethodSpec, ...]
     evaluators: tuple[EvaluatorSpec, ...] = ()

@@ -6,6 +6,7 @@ A suite is a name of one packaged in `bench/suites` or a path.  Paths that start
 
 from collections.abc import Mapping
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
@@ -25,6 +26,7 @@ from bench.schema import (
 )
 
 PACKAGED = Path(str(files("bench") / "suites"))
+MAX_NODES = 100_000  # of a suite's YAML
 
 
 def packaged_suites() -> list[str]:
@@ -47,10 +49,7 @@ def find_suite(name: str) -> Path:
 def load_suite(name: str, methods: Registry[Any], evaluators: Registry[Any]) -> Suite:
     """Read and check a suite: every name is known, every parameter is valid.  Raises UserError."""
     path = find_suite(name)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping with the keys {', '.join(Suite.model_fields)}")
     if odd := [key for key in raw if not isinstance(key, str)]:
@@ -72,6 +71,44 @@ def load_suite(name: str, methods: Registry[Any], evaluators: Registry[Any]) -> 
         raise UserError(f"{path}: prompts: expected at least one prompt set")
     _check_experts(suite, path)
     return _resolve_paths(suite, Path.cwd() if path.parent == PACKAGED else path.resolve().parent)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which a key may stand once in a mapping."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((key for i, key in enumerate(keys) if key.value in [k.value for k in keys[:i]]), None):
+            raise yaml.MarkedYAMLError(problem=f"the key {twice.value!r} stands twice", problem_mark=twice.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """The file's content.  Raises UserError for what is no YAML, a key given twice, and aliases without end."""
+    try:
+        loader = _Loader(path.read_text(encoding="utf-8-sig"))
+        node = loader.get_single_node()
+        _unfolded(node, {})
+        return None if node is None else loader.construct_document(node)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not readable as YAML: nested too deeply") from error
+
+
+def _unfolded(node: yaml.Node | None, sizes: dict[int, int]) -> int:
+    """How many nodes there are when every alias is written out.  Raises ValueError for more than MAX_NODES."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in sizes:
+        sizes[id(node)] = MAX_NODES  # until it is known: an alias to what it stands in has no end
+        children = chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        sizes[id(node)] = 1 + sum(_unfolded(child, sizes) for child in children)
+        if sizes[id(node)] > MAX_NODES:
+            raise ValueError(f"its aliases unfold to more than {MAX_NODES:,} values")
+    return sizes[id(node)]
 
 
 def _list(raw: Mapping[str, Any], key: str, path: Path) -> list[Any]:

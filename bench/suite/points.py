@@ -1,5 +1,6 @@
 """Pure: Suite -> points, every method at every combination of its parameters."""
 
+import math
 from collections.abc import Sequence
 from itertools import product
 from typing import Any
@@ -9,16 +10,20 @@ from pydantic import ValidationError
 from bench.registry import Registry, explain
 from bench.schema import Point, Suite, UserError
 
+MAX_POINTS = 100_000  # of one method
+
 
 def plan_points(suite: Suite, methods: Registry[Any], only: Sequence[str] = ()) -> list[Point]:
     """Every method at every combination of its parameters, in the suite's order, each once.
 
-    Raises UserError if `only` names a method that the suite lacks, or a recipe names a checkpoint that it lacks.
+    Raises UserError if `only` names a method that the suite lacks, a recipe names a checkpoint that it lacks, or the
+    sweeps span more than MAX_POINTS.
     """
     listed = [spec.name for spec in suite.methods]
     for name in only:
         if name not in listed:
             raise UserError(f"--only {name}: suite {suite.name} has the methods {', '.join(dict.fromkeys(listed))}")
+    require_countable(suite)
     points: dict[str, Point] = {}
     for spec in suite.methods:
         if only and spec.name not in only:
@@ -34,6 +39,14 @@ def plan_points(suite: Suite, methods: Registry[Any], only: Sequence[str] = ()) 
             _require_checkpoints(point, suite)
             points.setdefault(point.key, point)
     return list(points.values())
+
+
+def require_countable(suite: Suite) -> None:
+    """Raise UserError where a method spans more points than anyone can run, before any is made."""
+    for spec in suite.methods:
+        if (n := math.prod(map(len, spec.params.values()))) > MAX_POINTS:
+            axes = " x ".join(f"{len(values):,} {name}" for name, values in spec.params.items())
+            raise UserError(f"suite {suite.name}: {spec.name} spans {n:,} points ({axes}), more than {MAX_POINTS:,}")
 
 
 def _require_checkpoints(point: Point, suite: Suite) -> None:

@@ -1,19 +1,24 @@
-"""Prompt sets and labelled sentences: packaged, from files, or from the hub; read through `datasets`.
+"""Prompt sets and labelled sentences: packaged, from files, or, through `datasets`, from the hub.
 
 `mini:prompts/neutral` and `mini:sentences/positive` are packaged; `hub:stanfordnlp/sst` names a data set of the hub;
-anything else is a file ending in .jsonl, .json, .csv, .tsv or .txt (a text a line).
+anything else is a file ending in .jsonl, .json, .csv, .tsv or .txt (a text a line), or one of these and .gz.
 """
 
+import csv
+import gzip
 import hashlib
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from pydantic import ValidationError
+
+from bench.registry import explain
 from bench.schema import Prompt, PromptSource, UserError, canonical_json
 
 PACKAGED = Path(str(files("bench") / "mini"))
-READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text", ".gz": "json"}
 
 
 def load_prompts(sets: Mapping[str, PromptSource], limit: int | None = None) -> list[Prompt]:
@@ -29,14 +34,17 @@ def load_set(name: str, source: PromptSource, limit: int | None = None) -> list[
     for row, record in enumerate(_records(source, where)):
         if wanted is not None and len(prompts) == wanted:
             break
-        if source.label is not None and _field(record, source.label_column, where) not in source.label:
+        if source.label is not None and _label(record, source, where) not in source.label:
             continue
         text = _field(record, source.column, where)
         if not isinstance(text, str):
             raise UserError(f"{where}: row {row}: {source.column} should hold a text, got {text!r}")
         if not text.strip():
             raise UserError(f"{where}: row {row} is empty; a prompt needs at least one word")
-        prompts.append(Prompt(set=name, row=row, text=text))
+        try:
+            prompts.append(Prompt(set=name, row=row, text=text))
+        except ValidationError as error:
+            raise explain(error, f"{where}: row {row}") from error
     if not prompts:
         raise UserError(f"{where}: no rows")
     return prompts
@@ -52,10 +60,16 @@ def _records(source: PromptSource, where: str) -> Iterable[Mapping[str, Any]]:
     path = _path(source.source)
     if not path.is_file():
         raise UserError(f"{where}: no such file: {path}")
-    reader = READERS.get(path.suffix)
+    kind = path.suffixes[-2:-1] if path.suffix == ".gz" else path.suffixes[-1:]
+    reader = READERS.get("".join(kind))
     if reader is None:
-        raise UserError(f"{where}: expected a file ending in {', '.join(READERS)}, got {path.name}")
-    return _file_records(path, reader, where)
+        raise UserError(f"{where}: expected a file ending in {', '.join(READERS)}, each perhaps .gz, got {path.name}")
+    try:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+            return list(reader(file))
+    except (OSError, EOFError, ValueError, csv.Error, RecursionError) as error:
+        raise UserError(f"{where}: cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
 def _path(source: str) -> Path:
@@ -64,24 +78,41 @@ def _path(source: str) -> Path:
     return Path(source).expanduser()
 
 
-def _file_records(path: Path, reader: str, where: str) -> Iterable[Mapping[str, Any]]:
-    import tempfile
+def _json(file: TextIO) -> Iterator[Mapping[str, Any]]:
+    """One object a line, or one list of objects.  Raises ValueError naming the line."""
+    text = file.read()
+    if text.lstrip().startswith("["):
+        yield from (_object(value, f"entry {i}") for i, value in enumerate(json.loads(text)))
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                yield _object(json.loads(line), f"line {number}")
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number}: {error.msg} at column {error.colno}") from error
 
-    import datasets
 
-    datasets.disable_progress_bars()
-    options: dict[str, Any] = {"delimiter": "\t"} if path.suffix == ".tsv" else {}
-    if reader == "text":
-        options["keep_linebreaks"] = False
-    with tempfile.TemporaryDirectory() as cache:
-        try:
-            loaded = datasets.load_dataset(
-                reader, data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True, **options
-            )
-            return list(loaded)
-        except Exception as error:  # the readers raise many kinds for a malformed file
-            cause = error.__cause__ or error
-            raise UserError(f"{where}: cannot be read: {' '.join(str(cause).split())[:200]}") from error
+def _object(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{place}: expected an object with columns, got {str(value)[:40]!r}")
+    return value
+
+
+def _table(file: TextIO, dialect: str) -> Iterator[Mapping[str, Any]]:
+    """Every cell is text, `NA` and empty ones too; labels are numbers again where they are compared."""
+    for row in csv.DictReader(file, dialect=dialect, strict=True):
+        if None in row:
+            raise ValueError(f"a row has more cells than the header: {next(iter(row.values()))!r} ...")
+        yield row
+
+
+READERS: Mapping[str, Callable[[TextIO], Iterator[Mapping[str, Any]]]] = {
+    ".jsonl": _json,
+    ".json": _json,
+    ".csv": lambda file: _table(file, "excel"),
+    ".tsv": lambda file: _table(file, "excel-tab"),
+    ".txt": lambda file: ({"text": line.rstrip("\r\n")} for line in file),
+}
 
 
 def _hub_records(source: PromptSource, where: str) -> Iterable[Mapping[str, Any]]:
@@ -98,6 +129,11 @@ def _hub_records(source: PromptSource, where: str) -> Iterable[Mapping[str, Any]
             f"{where}: the hub could not give it ({type(error).__name__}); check the name and the network, or "
             "download it and give the file"
         ) from error
+
+
+def _label(record: Mapping[str, Any], source: PromptSource, where: str) -> Any:
+    value = _field(record, source.label_column, where)
+    return int(value) if isinstance(value, str) and value.strip().lstrip("-").isdecimal() else value
 
 
 def _field(record: Mapping[str, Any], column: str, where: str) -> Any:

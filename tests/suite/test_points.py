@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import methods
-from bench.schema import MethodSpec, Prompt, PromptSource, Recipe, Sampling, Suite, UserError
+from bench.schema import MethodSpec, Prompt, PromptSource, Recipe, Sampling, Suite, UserError, canonical_json
 from bench.suite import keys
 from bench.suite.points import plan_points
 
@@ -29,6 +29,13 @@ def test_a_sweep_is_the_product_of_its_parameters_in_order() -> None:
 def test_a_point_named_twice_is_planned_once() -> None:
     twice = MethodSpec(name="g1", params={"alpha": (0.5, 0.5)})
     assert len(plan_points(suite(twice), methods.registry())) == 1
+
+
+def test_equal_numbers_are_one_point_whichever_way_they_are_written() -> None:
+    values = (1, 1.0, 0, -0.0, 0.3, 0.1 + 0.2, 1e20)
+    points = plan_points(suite(MethodSpec(name="g1", params={"alpha": values})), methods.registry())
+    assert [p.params["alpha"] for p in points] == [1, 0, 0.3, 1e20]
+    assert [canonical_json(p.params) for p in points[:2]] == ['{"alpha":1}', '{"alpha":0}']
 
 
 def test_only_keeps_the_named_methods_and_refuses_absent_ones() -> None:

@@ -1,5 +1,6 @@
 """Prompt sets from packaged data and from files."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -34,6 +35,28 @@ def test_repeated_texts_keep_their_rows(tmp_path: Path) -> None:
     assert [p.row for p in load_set("s", PromptSource(source=str(tmp_path / "p.txt")))] == [0, 1]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path: Path) -> None:
+    for name, content in (
+        ("p.txt", "one\ntwo\n"),
+        ("p.csv", "text\none\ntwo\n"),
+        ("p.jsonl", '{"text": "one"}\n{"text": "two"}'),
+    ):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
+        assert [p.text for p in load_set("s", PromptSource(source=str(tmp_path / name)))] == ["one", "two"]
+
+
+def test_words_that_elsewhere_mean_missing_are_text(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("text,label\nNA,1\nnull,1\nnan,0\n3,1\n")
+    found = load_set("s", PromptSource(source=str(tmp_path / "p.csv"), label=(1,)))
+    assert [(p.row, p.text) for p in found] == [(0, "NA"), (1, "null"), (3, "3")]
+
+
+def test_packed_files_are_read_like_others(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "p.tsv.gz", "wt") as file:
+        file.write("text\tlabel\none\t0\n")
+    assert [p.text for p in load_set("s", PromptSource(source=str(tmp_path / "p.tsv.gz")))] == ["one"]
+
+
 def test_csv(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text('text,label\n"one, two",1\nthree,0\n')
     assert [p.text for p in load_set("s", PromptSource(source=str(tmp_path / "p.csv")))] == ["one, two", "three"]
@@ -45,7 +68,11 @@ def test_csv(tmp_path: Path) -> None:
         ("p.jsonl", '{"text": "a"}\n{"text": "  "}\n', "row 1 is empty"),
         ("p.jsonl", '{"txt": "a"}\n', "no column 'text'; the rows have txt"),
         ("p.jsonl", '{"text": 3}\n', "should hold a text, got 3"),
-        ("p.jsonl", "{broken\n", "cannot be read"),
+        ("p.jsonl", '{"text": "a"}\n\n{broken\n', "cannot be read: line 3: "),
+        ("p.jsonl", '{"text": "a"}\n[1]\n', "line 2: expected an object with columns"),
+        ("p.json", '[{"text": "a"}, 3]', "entry 1: expected an object"),
+        ("p.jsonl", '{"text": "\\ud800"}\n', "row 0.text: holds half a character"),
+        ("p.csv", "text,label\na,1,2\n", "more cells than the header"),
         ("p.docx", "x", "expected a file ending in"),
     ],
 )

@@ -8,6 +8,7 @@ import evaluators
 import methods
 from bench.schema import Suite, UserError
 from bench.suite.load import load_suite, packaged_suites
+from bench.suite.points import plan_points
 
 
 def load(path: Path | str) -> Suite:
@@ -67,11 +68,26 @@ def test_paths_are_relative_to_the_suite(tmp_path: Path) -> None:
         ("methods: [{mixture: {1: 0.5}}]\n", r"methods\[0\]: expected names as keys, got 1; put it in quotes"),
         ("methods: [base]\nevaluators: [{distinct: {1: 2}}]\n", r"evaluators\[0\]: expected names as keys, got 1"),
         ("methods: [base]\n1: 2\n", r"unknown key 1"),
+        ("methods: [base]\nmethods: [expert]\n", r"the key 'methods' stands twice.*line 5"),
+        ("methods: [base]\nevaluators: [{distinct: {suffix: a, suffix: b}}]\n", r"the key 'suffix' stands twice"),
+        ("methods: [base]\nsampling: {temperature: .inf}\n", r"sampling\.temperature: input should be a finite number"),
+        ("methods: [base]\ntitle: " + "[" * 5000 + "\n", r"not readable as YAML: nested too deeply"),
+        ("methods: &m [*m]\n", r"its aliases unfold to more than"),
+        (
+            "a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + "".join(f"{y}: &{y} [{', '.join([f'*{x}'] * 8)}]\n" for x, y in zip("abcdefgh", "bcdefghi", strict=True)),
+            r"its aliases unfold to more than 100,000 values",
+        ),
+        ('methods: [base]\ntitle: "\\ud800"\n', r"not readable as YAML|holds half a character"),
+        (
+            f"methods: [{{g3: {{alpha: {list(range(1000))}, beta: {list(range(1000))}}}}}]\n",
+            r"g3 spans 1,000,000 points \(1,000 alpha x 1,000 beta\), more than 100,000",
+        ),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, body: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        load(written(tmp_path, body))
+        plan_points(load(written(tmp_path, body)), methods.registry())
     assert "\n" not in str(caught.value)
 
 
@@ -80,3 +96,21 @@ def test_an_unknown_suite_is_answered_with_the_nearest() -> None:
         load("minni")
     with pytest.raises(UserError, match="no such suite file"):
         load("./absent.yaml")
+
+
+def test_a_prompt_set_has_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text('name: s\ncheckpoints: {base: x}\nprompts: {"": {source: ./n.jsonl}}\nmethods: [base]\n')
+    with pytest.raises(UserError, match=r"prompts.*at least 1 character"):
+        load(path)
+
+
+def test_what_is_written_once_may_be_pointed_to(tmp_path: Path) -> None:
+    body = "methods: [{g1: {alpha: &a [0, 1]}}, {g2: {alpha: *a}}]\n"
+    assert [spec.params["alpha"] for spec in load(written(tmp_path, body)).methods] == [(0, 1), (0, 1)]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
+    path = written(tmp_path, "methods: [base]\n")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load(path).name == "s"
