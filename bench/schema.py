@@ -15,6 +15,8 @@ Space = Literal["weights", "logits"]
 Direction = Literal["higher", "lower", "neutral"]
 FinishReason = Literal["stop", "length"]
 
+LARGEST = (2 - 2**-23) * 2.0**127  # of float32
+
 
 class UserError(Exception):
     """A mistake that the user can mend: printed as one line, exit code 2."""
@@ -68,8 +70,8 @@ class Recipe(Value):
     @classmethod
     def _canonical(cls, coefficients: dict[str, float]) -> dict[str, float]:
         for name, value in coefficients.items():
-            if not math.isfinite(value):
-                raise ValueError(f"coefficient of {name} must be finite, got {value}")
+            if not abs(value) <= LARGEST:
+                raise ValueError(f"coefficient of {name} must be a finite float32, got {value}")
         rounded = {name: round(float(value), 12) for name, value in sorted(coefficients.items())}
         kept = {name: value for name, value in rounded.items() if value != 0}
         if not kept:

@@ -15,6 +15,10 @@ from bench.schema import Completion, Prompt, Recipe, Sampling
 from bench.suite.checkpoints import Checkpoint
 
 
+class NotFiniteError(ArithmeticError):
+    """A mixture whose numbers are no numbers: its point fails, and the others go on."""
+
+
 class ServedModel(Protocol):
     """A mixture that is ready to run."""
 

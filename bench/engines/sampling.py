@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bench.schema import Prompt
+from bench.serving import NotFiniteError
 
 GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed 64-bit integer
 MIX_1 = -4658895280553007687
@@ -56,7 +57,7 @@ def sample_nucleus(
 
     logits: (B, V) float32, overwritten; keys: (B,) int64; allowed: (B, V) bool narrows the candidates first; work:
     (>= B, V) float32 scratch, since fresh megabytes cost more in page faults than in arithmetic.  Returns (B,) int64.
-    Ties at the nucleus' edge are all inside.
+    Ties at the nucleus' edge are all inside.  Raises NotFiniteError where a row has no softmax.
     """
     work = torch.empty_like(logits) if work is None else work[: len(logits)]
     weights = logits.sub_(logits.amax(dim=-1, keepdim=True)).exp_()  # (B, V), not normalised
@@ -64,6 +65,8 @@ def sample_nucleus(
         weights *= allowed
     cumulative = torch.cumsum(weights, dim=-1, out=work)
     limit = top_p * cumulative[:, -1].double()
+    if not torch.isfinite(limit).all():
+        raise NotFiniteError("its logits are not finite")
     tokens = _draw(cumulative, uniforms(keys, step, 0))
     if top_p >= 1:
         return tokens

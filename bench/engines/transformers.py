@@ -21,6 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from bench.engines.sampling import ROWS_PER_CHUNK, nucleus_mask, row_keys, sample_nucleus
 from bench.progress import Advance, silent
 from bench.schema import Completion, Prompt, Recipe, Sampling, UserError
+from bench.serving import NotFiniteError
 from bench.suite.checkpoints import Checkpoint
 
 ALIGNMENT = 16  # floats: every parameter starts on a cache line
@@ -311,7 +312,10 @@ class TransformersModel:
             logits = self._logits(part)
             mixed = self._mixed(logits)
             if sampling.temperature == 0:
-                chunks.append(mixed.argmax(dim=-1))
+                highest, tokens = mixed.max(dim=-1)
+                if not torch.isfinite(highest).all():
+                    raise NotFiniteError("its logits are not finite")
+                chunks.append(tokens)
                 continue
             allowed = None
             if self.filter_p is not None and self.filter_member is not None:

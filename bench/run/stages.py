@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bench.progress import Advance, Task, silent
 from bench.run.prepare import NamedEvaluator, PlannedPoint, Work
 from bench.schema import Estimate, Point, Prompt, Recipe, UserError
-from bench.serving import Engine, ServedModel
+from bench.serving import Engine, NotFiniteError, ServedModel
 from bench.stats import RatioStatistic, Summary
 from bench.store.write import Store
 from bench.suite.checkpoints import digests
@@ -57,6 +57,7 @@ class Run:
         self.task = task
         self.command = command
         self.broken: dict[str, list[str]] = {}  # a plugin's evaluator -> what broke, point by point
+        self.failed: dict[str, str] = {}  # a point's label -> why its mixture cannot be used
 
     def execute(self, engine_factory: EngineFactory, judges: Judges, stages: Collection[Stage] = ALL_STAGES) -> None:
         """Do what the stages ask for and the store lacks; the run stands in `runs` with its command."""
@@ -135,11 +136,23 @@ class Run:
             with self.task(f"Generating with {self.work.engine}", total) as advance:
                 # Logit mixtures last: an engine then builds what a space needs once.
                 for position, generate, probes in sorted(todo.values(), key=lambda t: self._order(t[0])):
-                    self._serve(engine, answers, position, generate, probes, advance if generate else silent)
+                    with self._failing(position):
+                        self._serve(engine, answers, position, generate, probes, advance if generate else silent)
                     if not generate:
                         advance(1)
         finally:
             engine.close()
+
+    @contextmanager
+    def _failing(self, position: int) -> Iterator[None]:
+        """A mixture that is no model fails its points and stops nothing else; the next run tries it again."""
+        try:
+            yield
+        except NotFiniteError as error:
+            mixture = self.work.planned[position].mixture
+            for planned in self.work.planned:
+                if planned.mixture == mixture:
+                    self.failed[planned.point.label] = str(error)
 
     def _order(self, position: int) -> tuple[str, int]:
         space = self.work.planned[position].point.recipe.space
@@ -162,6 +175,8 @@ class Run:
             with self._apart(item, planned.point):
                 asking.append((item, answers.beside(item, recipe)))
         model = engine.serve(recipe)
+        if not np.isfinite(model.next_token_logprobs([self.work.prompts[0].text])).all():
+            raise NotFiniteError("its probabilities are not finite")
         share = engine.survived_update() if recipe.space == "weights" else None
         if share is not None:
             self.store.set_survived_update(mixture_id, share)

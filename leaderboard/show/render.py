@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -40,6 +42,7 @@ from leaderboard.read.query import COLUMNS, open_stores
 from leaderboard.show import completions, figures
 
 MANIFEST = ".lerpbench-site.json"
+STAGE = ".lerpbench-site.partial"
 PAGES = (
     ("board", "index.html", "Results"),
     ("ranking", "ranking.html", "Ranking"),
@@ -348,20 +351,30 @@ def plotly_script() -> str:
 
 
 def write(site: Mapping[str, str], folder: Path) -> None:
-    """Write the files, and remove those that an earlier rendering listed and this one lacks."""
+    """Write the files, and remove those that an earlier rendering listed and this one lacks.
+
+    All of them are written beside the site first and moved into it when they are whole: a full disk leaves the old
+    site as it was, and a kill leaves no file cut off.
+    """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: expected a folder for the site, got a file")
+    staged = folder / STAGE
     try:
+        shutil.rmtree(staged, ignore_errors=True)
         before = _listed(folder)
-        for name, content in site.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content, encoding="utf-8")
+        listing = json.dumps(sorted(site), indent=0) + "\n"
+        for name, content in {**site, MANIFEST: listing}.items():
+            for path in (staged / name, folder / name):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            (staged / name).write_text(content, encoding="utf-8")
+        for name in (*site, MANIFEST):
+            os.replace(staged / name, folder / name)
         for name in sorted(before - set(site)):
             (folder / name).unlink(missing_ok=True)
-        (folder / MANIFEST).write_text(json.dumps(sorted(site), indent=0) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder}: the site cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _listed(folder: Path) -> set[str]:

@@ -1,6 +1,7 @@
 """The written site: numbers from the view, hostile text, gaps, several suites, nothing heavy imported."""
 
 import csv
+import errno
 import json
 import re
 import sqlite3
@@ -9,6 +10,7 @@ import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toyboard import HOSTILE, MakeDatabase, make_suite, points_of
@@ -203,6 +205,27 @@ def test_rerendering_removes_its_own_old_files_only(make_database: MakeDatabase,
     render([make_database(make_suite("one"))], tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "keep"
     assert not (tmp_path / "two-transformers" / "index.html").exists()
+
+
+@pytest.mark.parametrize("after", [0, 3, 20])
+def test_a_full_disk_leaves_the_old_site_as_it_was(
+    toy_database: Path, make_database: MakeDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    site = tmp_path / "site"
+    render([toy_database], site)
+    before = {path: path.read_bytes() for path in site.rglob("*") if path.is_file()}
+    write, left = Path.write_text, [after]
+
+    def full(path: Path, *arguments: Any, **options: Any) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match="the site cannot be written: No space left on device"):
+        render([make_database(make_suite("another"))], site)
+    assert {path: path.read_bytes() for path in site.rglob("*") if path.is_file()} == before
 
 
 def test_site_that_is_a_file(toy_database: Path, tmp_path: Path) -> None:

@@ -106,6 +106,32 @@ def test_stages_one_by_one_give_what_one_run_gives(finished: Path, tiny_suite: P
         assert view(tmp_path / "r.db", name) == view(finished, name)
 
 
+@pytest.mark.parametrize(
+    ("sweep", "change", "failing"),
+    [
+        ("g1: {alpha: [0, 1.0e+30, 1]}", "", ["g1(alpha=1e+30)"]),
+        ("dexperts: {alpha: [0, 3.0e+38, 1]}", "", ["dexperts(alpha=3e+38)"]),
+        ("g1: {alpha: [0]}", "temperature: 1.0e-300, ", ["base", "g1(alpha=0)"]),
+    ],
+)
+def test_a_mixture_that_is_no_model_fails_its_point_and_no_other(
+    tiny_suite: Path, tmp_path: Path, sweep: str, change: str, failing: list[str]
+) -> None:
+    head, _, tail = tiny_suite.read_text().partition("methods:")
+    text = f"{head}methods: [base, {{{sweep}}}]\nevaluators:{tail.partition('evaluators:')[2]}"
+    suite = varied(
+        tiny_suite, tmp_path, lambda _: text.replace("./", f"{tiny_suite.parent}/").replace("seed", change + "seed")
+    )
+    work = prepared(suite)
+    store = Store.open(tmp_path / "r.db")
+    one_run = Run(work, store, store.environment({}, "d"), silently)
+    one_run.execute(CountingEngines(work), Judges("cpu"))
+    assert list(one_run.failed) == failing
+    rows = {(method, params) for _, _, method, params, *_ in view(tmp_path / "r.db", "completions")}
+    assert len(rows) == len(work.points) - len(failing)
+    assert all("not finite" in why for why in one_run.failed.values())
+
+
 class ListingEngine(TransformersEngine):
     """Remembers what it served."""
 
