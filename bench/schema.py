@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Any, Literal
 
+import pydantic
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Space = Literal["weights", "logits"]
@@ -84,6 +85,11 @@ class Recipe(Value):
             raise ValueError("filter_p needs a logits recipe with a checkpoint named base")
         return self
 
+    @property
+    def models_per_token(self) -> int:
+        """Forward passes for one token: one for mixed weights, one a member for mixed logits."""
+        return len(self.coefficients) if self.space == "logits" else 1
+
 
 class Sampling(Value):
     """How completions are drawn; the paper's table 3 by default.  temperature 0 is greedy decoding."""
@@ -142,17 +148,27 @@ class Metric(Value):
     description: str = ""
 
 
-class Estimate(Value):
-    """A metric over one prompt set (`prompts` None: over all) with its 95 % interval and how many items were scored."""
+@pydantic.dataclasses.dataclass(frozen=True)
+class Number:
+    """A number with its 95 % interval and how many items it rests on, of how many; None has its reason.
 
-    metric: str
-    prompts: str | None
+    An end of the interval is None where there is nothing to resample, or where it is unbounded.
+    """
+
     value: float | None
     low: float | None = None
     high: float | None = None
-    n_scored: int
-    n_total: int
+    n_scored: int = 0
+    n_total: int = 0
     reason: str | None = None
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate(Number):
+    """A metric over one prompt set; `prompts` None: over all."""
+
+    metric: str
+    prompts: str | None
 
 
 class PromptSource(Value):

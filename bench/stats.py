@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.schema import Estimate
+from bench.schema import Estimate, Number
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -126,6 +126,12 @@ def interval(resampled: Floats, level: float = LEVEL) -> tuple[float | None, flo
         return None, None
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def with_interval(value: float, resampled: Floats, n: int) -> Number:
+    """A number that rests on n items, with the interval of its finite resamples; unknown where it is not finite."""
+    known = float(value) if np.isfinite(value) else None
+    return Number(known, *interval(resampled[np.isfinite(resampled)]), n, n)
 
 
 def ratio_statistic(

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.stats import interval
-
-Floats = NDArray[np.float64]
+from bench.schema import Number
+from bench.stats import Floats, with_interval
 
 RESAMPLES = 1000
 SHORTEST_S = 1e-9
@@ -49,15 +48,11 @@ Quantity = Callable[[Timing], float]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A quantity over the rounds: its median and, over the base's, its ratio; 95 % intervals; the rounds themselves."""
+class Timed:
+    """A quantity over the rounds: its median, the median of its ratio to the base's, and the rounds themselves."""
 
-    value: float
-    low: float
-    high: float
-    ratio: float
-    ratio_low: float
-    ratio_high: float
+    median: Number
+    ratio: Number
     samples: tuple[float, ...]
     ratios: tuple[float, ...]
 
@@ -84,7 +79,7 @@ def switch(timing: Timing) -> float:
     return max(timing.switch_s, SHORTEST_S)
 
 
-def measured(rounds: Sequence[Round], subject: str | None, quantity: Quantity) -> Measured:
+def measured(rounds: Sequence[Round], subject: str | None, quantity: Quantity) -> Timed:
     """A subject's quantity (None: the base's own, whose ratio is 1 by definition).  Needs at least one round."""
     if subject is None:
         samples = [(quantity(r.opening) + quantity(r.closing)) / 2 for r in rounds]
@@ -92,8 +87,7 @@ def measured(rounds: Sequence[Round], subject: str | None, quantity: Quantity) -
     else:
         samples = [quantity(r.subjects[subject]) for r in rounds]
         ratios = ratios_to_base(rounds, subject, quantity)
-    (value, low, high), (ratio, ratio_low, ratio_high) = median_interval(samples), median_interval(ratios)
-    return Measured(value, low, high, ratio, ratio_low, ratio_high, tuple(samples), tuple(ratios))
+    return Timed(median_interval(samples), median_interval(ratios), tuple(samples), tuple(ratios))
 
 
 def ratios_to_base(rounds: Sequence[Round], subject: str, quantity: Quantity) -> list[float]:
@@ -102,12 +96,10 @@ def ratios_to_base(rounds: Sequence[Round], subject: str, quantity: Quantity) ->
     return [quantity(timing) / r.base(timing.at_s, quantity) for r, timing in timings]
 
 
-def median_interval(samples: Sequence[float]) -> tuple[float, float, float]:
+def median_interval(samples: Sequence[float]) -> Number:
     """The median and the 95 % percentile interval of its bootstrap over rounds."""
     values = np.asarray(samples, dtype=np.float64)
-    low, high = interval(np.median(values[resampled(len(values))], axis=1))
-    assert low is not None and high is not None
-    return float(np.median(values)), low, high
+    return with_interval(float(np.median(values)), np.median(values[resampled(len(values))], axis=1), len(values))
 
 
 def resampled(n: int, seed: int = 0) -> NDArray[np.int64]:
@@ -127,34 +119,26 @@ def noise_floor(base_ratios: Sequence[float]) -> tuple[float, float]:
     return float(np.exp(-half)), float(np.exp(half))
 
 
-def within(found: Measured, floor: tuple[float, float]) -> bool:
+def within(ratio: Number, floor: tuple[float, float]) -> bool:
     """Whether the whole interval of the ratio lies inside the floor: not told apart from the base."""
-    return floor[0] <= found.ratio_low and found.ratio_high <= floor[1]
+    low, high = ratio.low, ratio.high
+    return low is not None and high is not None and floor[0] <= low and high <= floor[1]
 
 
 def is_narrow(rounds: Sequence[Round], subjects: Sequence[str], quantity: Quantity, precision: float) -> bool:
     """Whether every subject's ratio is known to +-precision of itself."""
-    found = (measured(rounds, subject, quantity) for subject in subjects)
-    return all((m.ratio_high - m.ratio_low) / 2 <= precision * m.ratio for m in found)
+    found = (measured(rounds, subject, quantity).ratio for subject in subjects)
+    return all(((r.high or np.inf) - (r.low or 0.0)) / 2 <= precision * (r.value or 0.0) for r in found)
 
 
 # ---------------------------------------------------------------------------------------------- amortisation
 
 
-@dataclass(frozen=True)
-class Amortisation:
-    """Generated tokens (over all rows) after which mixing once has paid off; None: never, or not bounded."""
+def amortisation(rounds: Sequence[Round], mixing: str, ensemble: str, batch_size: int, new_tokens: int) -> Number:
+    """Generated tokens (over all rows) after which mixing once has paid off; unknown where it never does.
 
-    tokens: float | None
-    low: float | None
-    high: float | None
-    reason: str | None = None
-
-
-def amortisation(rounds: Sequence[Round], mixing: str, ensemble: str, batch_size: int, new_tokens: int) -> Amortisation:
-    """(switch_mixing - switch_ensemble) / (seconds a token saved), from medians; joint bootstrap over rounds.
-
-    Zero where switching costs no more than the ensemble's.  An end of the interval is None where it is unbounded.
+    (switch_mixing - switch_ensemble) / (seconds a token saved), from medians; joint bootstrap over rounds.  Zero where
+    switching costs no more than the ensemble's.
     """
     per_token = time_per_output_token(new_tokens)
 
@@ -166,11 +150,11 @@ def amortisation(rounds: Sequence[Round], mixing: str, ensemble: str, batch_size
     whole = np.arange(len(rounds))[None]
     value = float(_paid_off(costs, steps, whole, batch_size)[0])
     if not np.isfinite(value):
-        return Amortisation(None, None, None, f"{ensemble} is not slower than {mixing} here")
+        return Number(None, reason=f"{ensemble} is not slower than {mixing} here")
     low, high = np.quantile(
         _paid_off(costs, steps, resampled(len(rounds)), batch_size), [0.025, 0.975], method="nearest"
     )
-    return Amortisation(value, _finite(low), _finite(high))
+    return Number(value, _finite(low), _finite(high), len(rounds), len(rounds))
 
 
 def _paid_off(

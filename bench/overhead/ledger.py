@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.overhead.estimate import (
-    Measured,
     Quantity,
     Round,
+    Timed,
     amortisation,
     measured,
     noise_floor,
@@ -91,19 +91,19 @@ def _timed(
     details = {
         **_facts(ledger, subject),
         "floor": [_short(x) for x in floor],
-        "within_floor": within(found, floor),
+        "within_floor": within(found.ratio, floor),
         "samples": [_short(x) for x in found.samples],
         "ratios": [_short(x) for x in found.ratios],
     }
     return _record(subject.name, cell, metric, found, details)
 
 
-def _record(method: str, cell: Cell, metric: str, found: Measured, details: dict[str, Any]) -> OverheadRecord:
+def _record(method: str, cell: Cell, metric: str, found: Timed, details: dict[str, Any]) -> OverheadRecord:
     is_base = method == BASE
     return OverheadRecord(
-        method=method, batch_size=cell[0], new_tokens=cell[1], metric=metric, value=found.value, low=found.low,
-        high=found.high, n_rounds=len(found.samples), ratio_to_base=found.ratio,
-        ratio_low=None if is_base else found.ratio_low, ratio_high=None if is_base else found.ratio_high,
+        method=method, batch_size=cell[0], new_tokens=cell[1], metric=metric, value=found.median.value,
+        low=found.median.low, high=found.median.high, n_rounds=found.median.n_total, ratio_to_base=found.ratio.value,
+        ratio_low=None if is_base else found.ratio.low, ratio_high=None if is_base else found.ratio.high,
         details=details,
     )  # fmt: skip
 
@@ -147,11 +147,11 @@ def _roofline_record(ledger: Ledger, subject: Subject, cell: Cell, shape: Shape,
     """The model's least time of a decoding step; `n_rounds` is 0, since nothing was run."""
     batch_size, new_tokens = cell
     context = ledger.mean_prompt_tokens + new_tokens / 2
-    cost = step_cost(shape, subject.members, batch_size, context)
+    cost = step_cost(shape, subject.recipe.models_per_token, batch_size, context)
     base = step_cost(shape, 1, batch_size, context)
     details = {
         "flops": cost.flops, "bytes": cost.bytes, "flops_per_s": rates.flops_per_s, "bytes_per_s": rates.bytes_per_s,
-        "members": subject.members,
+        "members": subject.recipe.models_per_token,
     }  # fmt: skip
     seconds = cost.least_s(rates)
     return OverheadRecord(
@@ -164,7 +164,7 @@ def _roofline_record(ledger: Ledger, subject: Subject, cell: Cell, shape: Shape,
 def _amortisation_records(ledger: Ledger, cell: Cell) -> list[OverheadRecord]:
     """Each mixture of weights against the suite's first ensemble; none where the suite has no ensemble."""
     methods = [subject for subject in ledger.subjects if subject.role == "method"]
-    ensemble = next((s for s in methods if s.members > 1), None)
+    ensemble = next((s for s in methods if s.recipe.models_per_token > 1), None)
     if ensemble is None:
         return []
     found = []
@@ -176,7 +176,7 @@ def _amortisation_records(ledger: Ledger, cell: Cell) -> list[OverheadRecord]:
         found.append(
             OverheadRecord(
                 method=subject.name, batch_size=cell[0], new_tokens=cell[1], metric="amortisation_tokens",
-                value=result.tokens, low=result.low, high=result.high, n_rounds=len(ledger.rounds[cell]),
+                value=result.value, low=result.low, high=result.high, n_rounds=len(ledger.rounds[cell]),
                 details=details,
             )
         )  # fmt: skip

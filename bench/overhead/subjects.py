@@ -28,11 +28,6 @@ class Subject:
     recipe: Recipe
     params: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def members(self) -> int:
-        """Models that run at every step: a weights mixture is one."""
-        return len(self.recipe.coefficients) if self.recipe.space == "logits" else 1
-
 
 def choose_subjects(points: Sequence[Point], methods: Registry[Any], checkpoints: Sequence[str]) -> list[Subject]:
     """The base, the base again, and what the suite's methods ask for.  Raises UserError where there is no base."""

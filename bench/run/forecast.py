@@ -45,7 +45,7 @@ def measured_rates(store: Store, suite: str, engine: str, asked: Sequence[tuple[
     seconds, completions = sum(row[3] for row in generated), sum(row[2] for row in generated)
     if not seconds or not completions:
         return None
-    passed = sum(row[1] * models(Recipe.model_validate_json(row[0])) for row in generated)
+    passed = sum(row[1] * Recipe.model_validate_json(row[0]).models_per_token for row in generated)
     # One judge at a time: the mean over what each has judged, summed over judges.
     judging = store.db.execute(
         "SELECT SUM(spent / judged) FROM (SELECT SUM(evaluations.duration_s) AS spent, SUM(n_completions) AS judged "
@@ -63,15 +63,10 @@ def measured_rates(store: Store, suite: str, engine: str, asked: Sequence[tuple[
     return Rates(passed / seconds, tokens / completions, judging or 0.0, probing or 0.0)
 
 
-def models(recipe: Recipe) -> int:
-    """Forward passes for one token."""
-    return len(recipe.coefficients) if recipe.space == "logits" else 1
-
-
 def seconds_to_do(recipes: Sequence[Recipe], completions_per_mixture: int, rates: Rates) -> float:
     """Generating, judging and probing these mixtures."""
     tokens = completions_per_mixture * rates.tokens_per_completion
-    generating = tokens * sum(map(models, recipes)) / rates.model_tokens_per_s
+    generating = tokens * sum(recipe.models_per_token for recipe in recipes) / rates.model_tokens_per_s
     judging = completions_per_mixture * len(recipes) * rates.judging_s_per_completion
     return generating + judging + len(recipes) * rates.probing_s_per_mixture
 

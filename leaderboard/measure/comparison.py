@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from bench.registry import suggest
-from bench.schema import UserError
-from bench.stats import LEVEL, Floats, holm
-from leaderboard.measure.iso import derived, measure
+from bench.schema import Number, UserError
+from bench.stats import LEVEL, Floats, holm, with_interval
+from leaderboard.measure.iso import measure
 from leaderboard.measure.levels import Entry, Level, at_places
-from leaderboard.measure.rank import Derived, find_series, rank
+from leaderboard.measure.rank import find_series, rank
 from leaderboard.read.board import ALL, Board
 from leaderboard.read.merge import load_boards
 from leaderboard.read.query import open_stores
@@ -25,7 +25,7 @@ class Difference:
     metric: str
     a: float
     b: float
-    difference: Derived
+    difference: Number
     p: float
     p_holm: float
 
@@ -122,7 +122,7 @@ def difference(metric: str, values: Floats, drawn: Floats, n: int, i: int, j: in
         return None
     resampled = drawn[:, i] - drawn[:, j]
     a, b = float(values[i]), float(values[j])
-    return Difference(metric, a, b, derived(a - b, resampled, n), p_value(resampled), 1.0)
+    return Difference(metric, a, b, with_interval(a - b, resampled, n), p_value(resampled), 1.0)
 
 
 def _corrected(family: Sequence[Difference]) -> tuple[Difference, ...]:
@@ -146,6 +146,6 @@ def describe(comparison: Comparison) -> list[str]:
         x = d.difference
         interval = "" if x.low is None or x.high is None else f"[{x.low:.4g}, {x.high:.4g}]"
         lines.append(
-            f"{d.metric:24}{d.a:>10.4g}{d.b:>10.4g}{x.value or 0:>10.4g}  {interval:22}{x.n:>6}{d.p_holm:>10.3g}"
+            f"{d.metric:24}{d.a:>10.4g}{d.b:>10.4g}{x.value or 0:>10.4g}  {interval:22}{x.n_total:>6}{d.p_holm:>10.3g}"
         )
     return lines

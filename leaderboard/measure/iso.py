@@ -12,8 +12,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.stats import Floats, bootstrap_weights
-from leaderboard.measure.rank import CONTROL, COST, Derived, Series, finite_interval
+from bench.schema import Number
+from bench.stats import Floats, bootstrap_weights, with_interval
+from leaderboard.measure.rank import CONTROL, COST, Series
 from leaderboard.numbers import plain
 from leaderboard.read.board import ALL, Board, PerPrompt
 
@@ -39,11 +40,11 @@ class Reached:
     series: Series
     setting: Setting | None
     reason: str | None = None
-    metrics: tuple[tuple[str, Derived], ...] = ()
-    over: Derived | None = None
+    metrics: tuple[tuple[str, Number], ...] = ()
+    over: Number | None = None
 
     @cached_property
-    def by_metric(self) -> dict[str, Derived]:
+    def by_metric(self) -> dict[str, Number]:
         return dict(self.metrics)
 
 
@@ -124,7 +125,7 @@ def choose(board: Board, series: Series, half: Half, target: float, *, up: bool)
         found = _crossings(board, series, places, strength, target)
     else:
         met = [i for i in places if (strength[i] >= target if up else strength[i] <= target)]
-        found = [Setting(i, i, 0.0, inside(board, i), board.places[i].models_per_token) for i in met]
+        found = [Setting(i, i, 0.0, inside(board, i), board.places[i].recipe.models_per_token) for i in met]
     return min(found, key=lambda s: _at(half.price, s), default=None)
 
 
@@ -149,7 +150,7 @@ def _crossings(board: Board, series: Series, places: Sequence[int], strength: Fl
         share = float(a / (a - b))
         x = [float(board.places[i].params[series.axis]) for i in (left, right)]
         at = plain(round((1 - share) * x[0] + share * x[1], 3))
-        models = max(board.places[i].models_per_token for i in (left, right))
+        models = max(board.places[i].recipe.models_per_token for i in (left, right))
         found.append(Setting(left, right, share, f"{series.axis}={at}", models))
     return found
 
@@ -170,19 +171,14 @@ def measure(sums: PerPrompt, settings: Sequence[Setting], rows: NDArray[np.bool_
     return between(part.values(np.ones((1, n))))[0], between(part.values(bootstrap_weights(n))), n
 
 
-def derived(value: float, drawn: Floats, n: int) -> Derived:
-    """A value with the interval of its bootstrap (draws,)."""
-    return Derived(float(value) if np.isfinite(value) else None, *finite_interval(drawn), n)
-
-
-def _reports(board: Board, settings: Sequence[Setting], prompts: str) -> list[tuple[tuple[str, Derived], ...]]:
+def _reports(board: Board, settings: Sequence[Setting], prompts: str) -> list[tuple[tuple[str, Number], ...]]:
     """For each setting (metric, estimate on the half that did not choose)."""
     columns = []
     for metric in REPORTED if settings else ():
         sums = board.per_prompt.get(metric)
         if sums is not None:
             values, drawn, n = measure(sums, settings, halves(sums, prompts)[1])
-            columns.append([(metric, derived(values[k], drawn[:, k], n)) for k in range(len(settings))])
+            columns.append([(metric, with_interval(values[k], drawn[:, k], n)) for k in range(len(settings))])
     return [tuple(row) for row in zip(*columns, strict=True)]
 
 
@@ -193,6 +189,6 @@ def _with_differences(board: Board, rows: Sequence[Reached], prompts: str) -> li
     if sums is None or not settings:
         return list(rows)
     values, drawn, n = measure(sums, settings, halves(sums, prompts)[1])
-    ratios = [derived(values[k] / values[0], drawn[:, k] / drawn[:, 0], n) for k in range(1, len(settings))]
+    ratios = [with_interval(values[k] / values[0], drawn[:, k] / drawn[:, 0], n) for k in range(1, len(settings))]
     later = rows[len(settings) :]  # those that do not reach the target
     return [rows[0], *(replace(row, over=over) for row, over in zip(rows[1:], ratios, strict=False)), *later]

@@ -68,7 +68,7 @@ def at_places(board: Board, places: Sequence[int], prompts: str = ALL) -> Level:
 
 
 def _measured(board: Board, series: Series, place: int) -> Entry:
-    models = board.places[place].models_per_token
+    models = board.places[place].recipe.models_per_token
     return Entry(series, Setting(place, place, 0.0, inside(board, place), models), board.places[place].label)
 
 

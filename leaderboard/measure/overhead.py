@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leaderboard.measure.rank import Derived
+from bench.schema import Number
 from leaderboard.read.board import Board
 
 SHOWN = "time_per_output_token_s"
@@ -27,7 +27,7 @@ class Cost:
     """One method at one batch size and length: its time per token over the base's, and the details behind it."""
 
     method: str
-    ratio: Derived
+    ratio: Number
     within_floor: bool
     details: Mapping[str, float | None]
 
@@ -94,9 +94,8 @@ def _load(line: Mapping[str, Any]) -> str:
 def _cost(method: str, lines: Sequence[Mapping[str, Any]]) -> Cost:
     by_metric = {line["metric"]: line for line in lines}
     shown = by_metric.get(SHOWN, {})
-    ratio = Derived(
-        shown.get("ratio_to_base"), shown.get("ratio_low"), shown.get("ratio_high"), shown.get("n_rounds") or 0
-    )
+    n = shown.get("n_rounds") or 0
+    ratio = Number(shown.get("ratio_to_base"), shown.get("ratio_low"), shown.get("ratio_high"), n, n)
     scaled = {metric: _scaled(by_metric.get(metric, {}).get("value"), scale) for metric, _, scale, _ in DETAILS}
     return Cost(method, ratio, bool(shown.get("within_floor")), scaled)
 

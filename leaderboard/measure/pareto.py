@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.stats import Floats
-from leaderboard.measure.rank import CONTROL, COST, PRICE, Derived, Series, draws, finite_interval
+from bench.schema import Number
+from bench.stats import Floats, with_interval
+from leaderboard.measure.rank import CONTROL, COST, PRICE, Series, draws
 from leaderboard.read.board import ALL, Board
 
 
@@ -19,8 +20,8 @@ class Area:
     """A method's dominated area for steering up and down."""
 
     series: Series
-    up: Derived
-    down: Derived
+    up: Number
+    down: Number
     on_front: tuple[int, ...]
 
 
@@ -73,10 +74,9 @@ def _saving(price: Floats, at: Sequence[int], base: int) -> Floats:
     return np.asarray(np.log(PRICE * price[:, [base]] / price[:, at]) / np.log(PRICE), dtype=np.float64)
 
 
-def _area(gained: tuple[Floats, Floats], saved: tuple[Floats, Floats], sign: float, n: int) -> Derived:
+def _area(gained: tuple[Floats, Floats], saved: tuple[Floats, Floats], sign: float, n: int) -> Number:
     value = float(dominated_area(sign * gained[0], saved[0])[0])
-    low, high = finite_interval(dominated_area(sign * gained[1], saved[1]))
-    return Derived(value, low, high, n)
+    return with_interval(value, dominated_area(sign * gained[1], saved[1]), n)
 
 
 def pareto_places(board: Board, prompts: str = ALL, *, up: bool) -> list[int]:

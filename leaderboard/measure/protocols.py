@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from itertools import combinations, permutations
 from math import erfc, hypot, prod, sqrt
 
-from bench.stats import holm
+from bench.schema import Number
+from bench.stats import holm, with_interval
 from evaluators.protocols import PROTOCOLS, Protocol
 from leaderboard.measure.comparison import difference
-from leaderboard.measure.iso import derived, inside, measure
+from leaderboard.measure.iso import inside, measure
 from leaderboard.measure.levels import Entry, Level, find_levels, reach
-from leaderboard.measure.rank import Derived, Series, result_of
-from leaderboard.read.board import Board, Result
+from leaderboard.measure.rank import Series
+from leaderboard.read.board import Board
 
 Z = 1.959964  # half the width of a 95 % interval, in standard errors
 CLEAR = 0.05
@@ -26,7 +27,7 @@ class Scored:
     """One method under one protocol; `rank` counts from 1, equal values share it."""
 
     entry: Entry
-    result: Result
+    result: Number
     rank: int
 
 
@@ -34,7 +35,7 @@ class Scored:
 class Gap:
     """The difference of two methods under one protocol; `p` is two-sided."""
 
-    difference: Derived
+    difference: Number
     p: float
 
 
@@ -174,7 +175,7 @@ class _Column:
 
     lower: bool
     entries: Mapping[int, Entry]
-    results: Mapping[int, Result]
+    results: Mapping[int, Number]
     paired: Mapping[tuple[int, int], Gap]
 
     def ranked(self, slots: set[int]) -> tuple[Scored, ...]:
@@ -201,22 +202,22 @@ def _score(board: Board, level: Level, metric: str) -> _Column:
             if pair is not None:
                 paired[a, b] = Gap(pair.difference, pair.p)
         if level.half:
-            results = {slot: result_of(derived(values[k], drawn[:, k], n)) for k, slot in enumerate(entries)}
+            results = {slot: with_interval(values[k], drawn[:, k], n) for k, slot in enumerate(entries)}
     known = {slot: result for slot, result in results.items() if result is not None and result.value is not None}
     return _Column(board.metrics[metric].direction == "lower", entries, known, paired)
 
 
-def separate(a: Result, b: Result) -> Gap:
+def separate(a: Number, b: Number) -> Gap:
     """The difference of two results from their own intervals alone (Zou and Donner 2008, for independent estimates).
 
     Methods that share prompts and random numbers are more alike than that, so this is wide.  p: normal, from the width.
     """
     x, y = a.value or 0.0, b.value or 0.0
     if a.low is None or a.high is None or b.low is None or b.high is None:
-        return Gap(Derived(x - y), 1.0)
+        return Gap(Number(x - y), 1.0)
     down, up = hypot(x - a.low, b.high - y), hypot(a.high - x, y - b.low)
     spread = (down + up) / (2 * Z)
-    return Gap(Derived(x - y, x - y - down, x - y + up), erfc(abs(x - y) / spread / sqrt(2)) if spread > 0 else 1.0)
+    return Gap(Number(x - y, x - y - down, x - y + up), erfc(abs(x - y) / spread / sqrt(2)) if spread > 0 else 1.0)
 
 
 def _left_out(board: Board, series: Sequence[Series], protocol: str, quantity: str, metric: str) -> LeftOut:

@@ -5,16 +5,15 @@ resampled together, because they were measured on the same prompts.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bench.schema import canonical_json
-from bench.stats import Floats, bootstrap_weights, interval
+from bench.schema import Number, canonical_json
+from bench.stats import Floats, bootstrap_weights, with_interval
 from leaderboard.numbers import plain
-from leaderboard.read.board import ALL, Board, PerPrompt, Place, Result
+from leaderboard.read.board import ALL, Board, PerPrompt, Place
 
 PRICE = 1.5  # how many times the base's perplexity a method may spend to reach its sentiment
 CONTROL, COST = "sentiment", "perplexity"
@@ -42,17 +41,6 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Derived:
-    """A number computed from several estimates; None with the reason why."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
 class Row:
     """One line of the table of methods."""
 
@@ -60,10 +48,10 @@ class Row:
     best: int | None
     worst: int | None
     reason: str | None
-    spearman: Derived
-    barrier: Derived
+    spearman: Number
+    barrier: Number
     models_per_token: int
-    overhead: Derived
+    overhead: Number
 
 
 def find_series(board: Board) -> list[Series]:
@@ -110,7 +98,7 @@ def _kind(board: Board, axis: str, places: Sequence[int]) -> str:
         return "point"
     if axis == "alpha,beta":
         return "plane"
-    mixed = {name for i in places for name in board.places[i].coefficients}
+    mixed = {name for i in places for name in board.places[i].recipe.coefficients}
     if "other" in mixed and mixed <= {"base", "other"}:
         return "bridge"
     return "curve" if "," not in axis else "other"
@@ -143,7 +131,7 @@ def _row(board: Board, series: Series, prompts: str) -> Row:
         reason=reason,
         spearman=monotonicity(board, series, prompts),
         barrier=barrier(board, series, prompts),
-        models_per_token=max(board.places[i].models_per_token for i in series.places),
+        models_per_token=max(board.places[i].recipe.models_per_token for i in series.places),
         overhead=time_over_base(board, series),
     )
 
@@ -168,12 +156,12 @@ def price_limit(board: Board, prompts: str, cost: str = COST) -> float | None:
     return None if value is None else PRICE * value
 
 
-def time_over_base(board: Board, series: Series) -> Derived:
+def time_over_base(board: Board, series: Series) -> Number:
     """The measured time per token over the base's, at the smallest stored batch, of what mixes like this series.
 
     A method that mixes in several ways has a line in the ledger for each; its controls at alpha 0 are not the method.
     """
-    ways = {(board.places[i].space, board.places[i].filter_p) for i in series.places}
+    ways = {(recipe.space, recipe.filter_p) for recipe in (board.places[i].recipe for i in series.places)}
 
     def same(row: Mapping[str, Any]) -> bool:
         mixed = row["recipe"] or {}
@@ -183,9 +171,9 @@ def time_over_base(board: Board, series: Series) -> Derived:
     rows = [r for r in board.overhead if same(r) and r["ratio_to_base"] is not None]
     timed = [r for r in rows if r["metric"] == "time_per_output_token_s"]
     if not timed:
-        return Derived(None, reason="not timed")
+        return Number(None, reason="not timed")
     row = min(timed, key=lambda r: (r["batch_size"], r["new_tokens"], r["metric"]))
-    return Derived(row["ratio_to_base"], row["ratio_low"], row["ratio_high"], row["n_rounds"])
+    return Number(row["ratio_to_base"], row["ratio_low"], row["ratio_high"], row["n_rounds"], row["n_rounds"])
 
 
 # ---------------------------------------------------------------------------------------------- derived numbers
@@ -198,21 +186,20 @@ def draws(sums: PerPrompt, prompts: str, places: Sequence[int]) -> tuple[Floats,
     return part.values(np.ones((1, n)))[0], part.values(bootstrap_weights(n))
 
 
-def monotonicity(board: Board, series: Series, prompts: str = ALL, metric: str = CONTROL) -> Derived:
+def monotonicity(board: Board, series: Series, prompts: str = ALL, metric: str = CONTROL) -> Number:
     """Spearman's rank correlation of a metric with the swept parameter of a curve."""
     if series.kind != "curve":
-        return Derived(None, reason="not a one-parameter method")
+        return Number(None, reason="not a one-parameter method")
     places = [i for i in series.places if board.value(i, metric, prompts) is not None]
     if len(places) < 3:
-        return Derived(None, reason="fewer than three points")
+        return Number(None, reason="fewer than three points")
     x = np.array([float(board.places[i].params[series.axis]) for i in places])
     values = np.array([[board.value(i, metric, prompts) for i in places]], dtype=np.float64)
-    value = float(spearman(values, x)[0])
-    low, high = None, None
+    value, drawn = float(spearman(values, x)[0]), np.empty(0)
     if metric in board.per_prompt:
-        _, resampled = draws(board.per_prompt[metric], prompts, places)
-        low, high = finite_interval(spearman(resampled, x))
-    return Derived(_clean(value), low, high, len(places), None if np.isfinite(value) else "constant")
+        drawn = spearman(draws(board.per_prompt[metric], prompts, places)[1], x)
+    found = with_interval(value, drawn, len(places))
+    return found if found.value is not None else replace(found, reason="constant")
 
 
 def spearman(values: Floats, x: Floats) -> Floats:
@@ -231,18 +218,18 @@ def _ranks(values: Floats) -> Floats:
     return np.asarray(below + (equal - 1) / 2, dtype=np.float64)
 
 
-def barrier(board: Board, series: Series, prompts: str = ALL, metric: str = COST) -> Derived:
+def barrier(board: Board, series: Series, prompts: str = ALL, metric: str = COST) -> Number:
     """The loss barrier between the experts: the largest rise of a metric above the chord through both.
 
     max over s between them of m(s) - [(1 - t) m(antiexpert) + t m(expert)] (Frankle et al. 2020; Entezari et al. 2021).
     """
     ends = _experts(board, series)
     if ends is None:
-        return Derived(None, reason="does not pass through both experts")
+        return Number(None, reason="does not pass through both experts")
     return chord_rise(board, series, ends, metric, prompts)
 
 
-def chord_rise(board: Board, series: Series, ends: tuple[int, int], metric: str = COST, prompts: str = ALL) -> Derived:
+def chord_rise(board: Board, series: Series, ends: tuple[int, int], metric: str = COST, prompts: str = ALL) -> Number:
     """The largest rise of a metric above the straight line between two places of a curve, over those between them."""
     first, last = ends
     start, stop = (float(board.places[i].params[series.axis]) for i in ends)
@@ -250,14 +237,13 @@ def chord_rise(board: Board, series: Series, ends: tuple[int, int], metric: str 
     path = [first, *inside, last]
     values = [board.value(i, metric, prompts) for i in path]
     if len(path) < 3 or any(v is None for v in values):
-        return Derived(None, reason=f"{metric} is not stored between the ends")
+        return Number(None, reason=f"{metric} is not stored between the ends")
     at = np.array([float(board.places[i].params[series.axis]) for i in path])
     t = (at - start) / (stop - start)
-    value = float(_rise(np.array([values], dtype=np.float64), t)[0])
-    low, high = None, None
+    value, drawn = float(_rise(np.array([values], dtype=np.float64), t)[0]), np.empty(0)
     if metric in board.per_prompt:
-        low, high = finite_interval(_rise(draws(board.per_prompt[metric], prompts, path)[1], t))
-    return Derived(_clean(value), low, high, len(path) - 2)
+        drawn = _rise(draws(board.per_prompt[metric], prompts, path)[1], t)
+    return with_interval(value, drawn, len(path) - 2)
 
 
 def losses(board: Board) -> list[str]:
@@ -268,7 +254,7 @@ def losses(board: Board) -> list[str]:
 def _experts(board: Board, series: Series) -> tuple[int, int] | None:
     if series.kind != "curve":
         return None
-    pure = {tuple(board.places[i].coefficients.items()): i for i in series.places}
+    pure = {tuple(board.places[i].recipe.coefficients.items()): i for i in series.places}
     first, last = pure.get((("antiexpert", 1.0),)), pure.get((("expert", 1.0),))
     return None if first is None or last is None else (first, last)
 
@@ -276,16 +262,3 @@ def _experts(board: Board, series: Series) -> tuple[int, int] | None:
 def _rise(values: Floats, t: Floats) -> Floats:
     chord = values[:, :1] * (1 - t) + values[:, -1:] * t
     return np.asarray((values - chord)[:, 1:-1].max(axis=1), dtype=np.float64)
-
-
-def finite_interval(resampled: NDArray[np.float64]) -> tuple[float | None, float | None]:
-    return interval(resampled[np.isfinite(resampled)])
-
-
-def _clean(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def result_of(derived: Derived) -> Result:
-    """A derived number in the clothes of a result, for the same template."""
-    return Result(derived.value, derived.low, derived.high, derived.n, derived.n, derived.reason)

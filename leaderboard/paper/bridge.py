@@ -51,7 +51,7 @@ def _bridge_panels(board: Board, bridge: Series) -> list[Panel]:
 
 
 def _bridge_findings(board: Board, bridge: Series) -> list[Finding]:
-    ends = [i for i in bridge.places if list(board.places[i].coefficients.values()) == [1.0]]
+    ends = [i for i in bridge.places if list(board.places[i].recipe.coefficients.values()) == [1.0]]
     inside = [i for i in bridge.places if 0 < position(board, bridge, i) < 1]
     if len(ends) != 2 or not inside:
         return absent("the line lacks an end or what is between")

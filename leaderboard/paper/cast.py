@@ -33,13 +33,13 @@ def cast(board: Board, series: Sequence[Series]) -> Cast:
 
 def _plays(board: Board, series: Series, space: str, total: float | None) -> bool:
     places = [board.places[i] for i in series.places]
-    fits = all(p.space == space and p.filter_p is None for p in places)
+    fits = all(p.recipe.space == space and p.recipe.filter_p is None for p in places)
     return fits and (total is None or all(experts_total(p) == total for p in places))
 
 
 def experts_total(place: Place) -> float:
     """The experts' coefficients together: 1 on g1's line, 0 on g2's; NaN where another model takes part."""
-    c = place.coefficients
+    c = place.recipe.coefficients
     if set(c) - {"base", "expert", "antiexpert"}:
         return float("nan")
     return round(c.get("expert", 0.0) + c.get("antiexpert", 0.0), 9)

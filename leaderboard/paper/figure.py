@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from leaderboard.measure.rank import Derived
+from bench.schema import Number
 from leaderboard.numbers import number
 from leaderboard.paper.panel import Panel
 from leaderboard.read.board import ALL
@@ -44,14 +44,14 @@ def absent(what: str) -> list[Finding]:
     return [Finding(f"{ABSENT}: {what}.")]
 
 
-def shown(x: Derived) -> str:
+def shown(x: Number) -> str:
     if x.value is None:
         return f"{number(None)} ({x.reason})" if x.reason else number(None)
     interval = "" if x.low is None or x.high is None else f" [{number(x.low)}, {number(x.high)}]"
     return number(x.value) + interval
 
 
-def beyond(x: Derived, threshold: float, good: int) -> bool | None:
+def beyond(x: Number, threshold: float, good: int) -> bool | None:
     """Whether a number lies on the good side of a threshold with its whole interval; None if the interval holds it."""
     if x.low is None or x.high is None or x.low <= threshold <= x.high:
         return None

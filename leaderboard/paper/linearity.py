@@ -5,8 +5,8 @@ Then sentiment is linear in alpha and beta, and mixing weights gives the distrib
 
 import numpy as np
 
-from bench.stats import Floats
-from leaderboard.measure.rank import CONTROL, Derived, Series, draws, finite_interval
+from bench.stats import Floats, with_interval
+from leaderboard.measure.rank import CONTROL, Series, draws
 from leaderboard.names import title
 from leaderboard.numbers import number
 from leaderboard.paper.cast import Cast
@@ -72,7 +72,7 @@ def _fit(board: Board, plane: Series) -> list[Finding]:
         return []
     value, drawn = draws(board.per_prompt[CONTROL], ALL, places)
     found = explained(np.vstack([value, drawn]), design(board, places))
-    r2 = Derived(float(found[0]), *finite_interval(found[1:]), len(places))
+    r2 = with_interval(found[0], found[1:], len(places))
     return [Finding(f"A linear function of alpha and beta explains {shown(r2)} of the variance of {CONTROL} "
                     f"(R\N{SUPERSCRIPT TWO}) over {len(places)} settings {WITHIN}.")]  # fmt: skip
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from bench.schema import Number
 from leaderboard.measure.rank import Series
 from leaderboard.names import title
 from leaderboard.numbers import MINUS, number, short
-from leaderboard.read.board import ALL, Board, Result
+from leaderboard.read.board import ALL, Board
 
 Trace = dict[str, Any]
 ALPHA, BETA = "\N{GREEK SMALL LETTER ALPHA}", "\N{GREEK SMALL LETTER BETA}"
@@ -66,7 +67,7 @@ def axis(text: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": safe(text), "standoff": 6}, **more}
 
 
-def scored(result: Result) -> str:
+def scored(result: Number) -> str:
     return str(result.n_scored) if result.n_scored == result.n_total else f"{result.n_scored}/{result.n_total}"
 
 

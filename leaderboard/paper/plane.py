@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.stats import Floats
-from leaderboard.measure.rank import CONTROL, COST, Derived, Series, draws, finite_interval
+from bench.schema import Number
+from bench.stats import Floats, with_interval
+from leaderboard.measure.rank import CONTROL, COST, Series, draws
 from leaderboard.names import title
 from leaderboard.numbers import short
 from leaderboard.paper.cast import Cast, experts_total
@@ -62,13 +63,13 @@ def _plateau(board: Board, plane: Series) -> list[Finding]:
     return [*found, *_lower_on(board, plane, COST, 0)]
 
 
-def _slope(board: Board, plane: Series, parameter: str) -> Derived | None:
+def _slope(board: Board, plane: Series, parameter: str) -> Number | None:
     places = [i for i in plane.places if board.value(i, CONTROL) is not None]
     if CONTROL not in board.per_prompt or len(places) < 4:
         return None
     measured, drawn = draws(board.per_prompt[CONTROL], ALL, places)
     solve = np.linalg.pinv(design(board, places))[("alpha", "beta").index(parameter)]  # (places,)
-    return Derived(float(solve @ measured), *finite_interval(drawn @ solve), len(places))
+    return with_interval(solve @ measured, drawn @ solve, len(places))
 
 
 def design(board: Board, places: Sequence[int]) -> Floats:
@@ -89,7 +90,7 @@ def _lower_on(board: Board, plane: Series, metric: str, total: int) -> list[Find
     return [Finding(f"{title(metric)} {where}, geometric means: {shown(ratio)}.", beyond(ratio, 1, -1))]
 
 
-def on_the_line(board: Board, plane: Series, metric: str, total: float) -> Derived | None:
+def on_the_line(board: Board, plane: Series, metric: str, total: float) -> Number | None:
     """Geometric mean of a metric where alpha + beta = total, over that where it is neither 0 nor 1; resampled together.
 
     Only steps along the experts' difference that both have are counted, each once, since the metric depends on them.
@@ -107,7 +108,7 @@ def on_the_line(board: Board, plane: Series, metric: str, total: float) -> Deriv
     share = np.array([s for on, off in shared for s in ([1 / len(on)] * len(on) + [-1 / len(off)] * len(off))])
     measured, drawn = draws(board.per_prompt[metric], ALL, places)
     ratio = np.exp(np.log(np.vstack([measured, drawn])) @ share / len(shared))
-    return Derived(float(ratio[0]), *finite_interval(ratio[1:]), len(shared))
+    return with_interval(ratio[0], ratio[1:], len(shared))
 
 
 # ------------------------------------------------------------------------------------------------ maps

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from bench.schema import Number
+from bench.stats import with_interval
 from leaderboard.measure.rank import (
     CONTROL,
     COST,
-    Derived,
     Series,
     barrier,
     draws,
-    finite_interval,
     losses,
     monotonicity,
 )
@@ -68,7 +68,7 @@ def _line_panels(board: Board, line: Series, prompts: str) -> list[Panel]:
 def _line_findings(board: Board, line: Series) -> list[Finding]:
     rank = monotonicity(board, line)
     return [
-        Finding(f"Rank correlation (Spearman) of {CONTROL} with alpha: {shown(rank)} over {rank.n} settings.",
+        Finding(f"Rank correlation (Spearman) of {CONTROL} with alpha: {shown(rank)} over {rank.n_total} settings.",
                 None if rank.value is None else rank.value >= 0.9),
         *[_no_barrier(board, line, metric) for metric in (COST, *losses(board))],
         *_outside(board, line),
@@ -93,13 +93,13 @@ def _outside(board: Board, line: Series) -> list[Finding]:
     return found
 
 
-def contrast(board: Board, metric: str, share: Mapping[int, float], prompts: str = ALL) -> Derived:
+def contrast(board: Board, metric: str, share: Mapping[int, float], prompts: str = ALL) -> Number:
     """The sum of a metric over places, each times its share, resampled together."""
     if metric not in board.per_prompt:
-        return Derived(None, reason="no per-prompt statistics")
+        return Number(None, reason="no per-prompt statistics")
     measured, drawn = draws(board.per_prompt[metric], prompts, list(share))
     weights = np.array(list(share.values()), dtype=np.float64)
-    return Derived(float(measured @ weights), *finite_interval(drawn @ weights), len(share))
+    return with_interval(float(measured @ weights), drawn @ weights, len(share))
 
 
 # ------------------------------------------------------------------------------------------- g1 against g2
@@ -206,10 +206,9 @@ def _twin_findings(board: Board, push: Series, ensemble: Series) -> list[Finding
     return found or absent("no per-prompt statistics")
 
 
-def distance(board: Board, metric: str, pairs: Sequence[tuple[int, int]]) -> tuple[Derived, int]:
+def distance(board: Board, metric: str, pairs: Sequence[tuple[int, int]]) -> tuple[Number, int]:
     """The largest |a - b| over pairs of places, with its interval, and the first place of the pair where it is."""
     a, a_drawn = draws(board.per_prompt[metric], ALL, [i for i, _ in pairs])
     b, b_drawn = draws(board.per_prompt[metric], ALL, [j for _, j in pairs])
-    low, high = finite_interval(np.abs(a_drawn - b_drawn).max(axis=1))
-    far = np.abs(a - b)
-    return Derived(float(far.max()), low, high, len(pairs)), pairs[int(far.argmax())][0]
+    far, drawn = np.abs(a - b), np.abs(a_drawn - b_drawn).max(axis=1)
+    return with_interval(far.max(), drawn, len(pairs)), pairs[int(far.argmax())][0]

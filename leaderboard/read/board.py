@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.schema import Number, Recipe
 from bench.stats import Floats, Transform, transformed
 from leaderboard.numbers import plain
 
@@ -22,9 +23,7 @@ class Place:
     method: str
     params: Mapping[str, Any]
     params_json: str
-    space: str
-    coefficients: Mapping[str, float]
-    filter_p: float | None
+    recipe: Recipe
     generation_id: int | None
     store: int = 0
 
@@ -36,28 +35,12 @@ class Place:
     @property
     def displacement(self) -> float:
         """How far along theta+ - theta-: half the difference of the experts' coefficients; alpha of g2."""
-        return (self.coefficients.get("expert", 0.0) - self.coefficients.get("antiexpert", 0.0)) / 2
-
-    @property
-    def models_per_token(self) -> int:
-        """Forward passes for one token: one for mixed weights, one a member for mixed logits."""
-        return len(self.coefficients) if self.space == "logits" else 1
+        mixed = self.recipe.coefficients
+        return (mixed.get("expert", 0.0) - mixed.get("antiexpert", 0.0)) / 2
 
     @property
     def identity(self) -> tuple[str, str]:
         return self.method, self.params_json
-
-
-@dataclass(frozen=True)
-class Result:
-    """One row of the view `results`, and why a value is missing."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n_scored: int
-    n_total: int
-    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +118,7 @@ class Board:
     protocol: Protocol
     places: tuple[Place, ...]
     metrics: Mapping[str, MetricInfo]
-    results: Mapping[tuple[int, str, str], Result]  # (index into places, metric, prompt set)
+    results: Mapping[tuple[int, str, str], Number]  # (index into places, metric, prompt set)
     rows: tuple[tuple[Any, ...], ...]  # the view's rows as they are
     runs: tuple[Run, ...]
     overhead: tuple[Mapping[str, Any], ...]
@@ -147,7 +130,7 @@ class Board:
     notes: tuple[str, ...] = ()
     parity: tuple[Mapping[str, Any], ...] = ()  # reports that compare engines on this suite
 
-    def get(self, place: int, metric: str, prompts: str = ALL) -> Result | None:
+    def get(self, place: int, metric: str, prompts: str = ALL) -> Number | None:
         return self.results.get((place, metric, prompts))
 
     def value(self, place: int, metric: str, prompts: str = ALL) -> float | None:
@@ -164,8 +147,8 @@ class Board:
     @cached_property
     def base(self) -> int | None:
         """The place of the unmixed base, if it was measured: weights recipes first."""
-        found = [i for i, place in enumerate(self.places) if dict(place.coefficients) == {"base": 1.0}]
-        return min(found, key=lambda i: (self.places[i].space != "weights", i), default=None)
+        found = [i for i, place in enumerate(self.places) if place.recipe.coefficients == {"base": 1.0}]
+        return min(found, key=lambda i: (self.places[i].recipe.space != "weights", i), default=None)
 
     @property
     def title(self) -> str:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.schema import UserError
+from bench.schema import Number, Recipe, UserError
 from bench.stats import Transform
 from bench.store.write import Store
-from leaderboard.read.board import ALL, Board, MetricInfo, PerPrompt, Place, Protocol, Result, Run
+from leaderboard.read.board import ALL, Board, MetricInfo, PerPrompt, Place, Protocol, Run
 
 COLUMNS = ("suite", "engine", "method", "params", "prompts", "metric", "value", "low", "high", "n_scored", "n_total")
 
@@ -89,9 +89,8 @@ def _places(
         [suite_id, engine],
     ):
         id_, method, params, generation_id, recipe_json, dtype, checkpoints, survived, key = row
-        recipe = json.loads(recipe_json)
-        place = Place(id_, method, json.loads(params), params, recipe["space"], recipe["coefficients"],
-                      recipe.get("filter_p"), generation_id, index)  # fmt: skip
+        recipe = Recipe.model_validate_json(recipe_json)
+        place = Place(id_, method, json.loads(params), params, recipe, generation_id, index)
         mixtures[len(places)] = {"dtype": dtype, "checkpoints": json.loads(checkpoints), "survived_update": survived,
                                  "key": key}  # fmt: skip
         places.append(place)
@@ -100,7 +99,7 @@ def _places(
 
 def _results(
     store: Store, places: Sequence[Place], suite: str, engine: str
-) -> tuple[dict[tuple[int, str, str], Result], tuple[tuple[Any, ...], ...]]:
+) -> tuple[dict[tuple[int, str, str], Number], tuple[tuple[Any, ...], ...]]:
     index = {place.identity: i for i, place in enumerate(places)}
     reasons = _reasons(store, places)
     results = {}
@@ -112,7 +111,7 @@ def _results(
     for row in rows:
         _, _, method, params, prompts, metric, value, low, high, n_scored, n_total = row
         key = (index[method, params], metric, prompts or ALL)
-        results[key] = Result(value, low, high, n_scored, n_total, reasons.get(key))
+        results[key] = Number(value, low, high, n_scored, n_total, reasons.get(key))
     return results, tuple(tuple(row) for row in rows)
 
 

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.schema import Number
 from bench.store.write import Store
 from leaderboard.measure.iso import inside
 from leaderboard.measure.rank import CONTROL, COST, Series
 from leaderboard.numbers import number
-from leaderboard.read.board import Board, Place, Result
+from leaderboard.read.board import Board, Place
 
 BUDGET_BYTES = 1_900_000  # of text in a site; beside Plotly's 4.8 MB and the pages it keeps a site below 8 MB
 
@@ -119,7 +120,7 @@ def _about(board: Board, place: int) -> str:
     return f"On all prompts: {', '.join(told)}." if told else ""
 
 
-def _interval(result: Result) -> str:
+def _interval(result: Number) -> str:
     return "" if result.low is None else f" ({number(result.low)} to {number(result.high)})"
 
 

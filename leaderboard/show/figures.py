@@ -6,10 +6,11 @@ The script holds no numbers and no names of methods; it draws `curves` and `fron
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.schema import Number
 from leaderboard.measure.rank import CONTROL, COST, PRICE, Series, price_limit
 from leaderboard.names import family, title
 from leaderboard.numbers import short
-from leaderboard.read.board import ALL, Board, MetricInfo, Result
+from leaderboard.read.board import ALL, Board, MetricInfo
 
 CURVES = (
     ("sentiment", "Sentiment", ("sentiment", "fraction_positive")),
@@ -71,7 +72,7 @@ def _columns(board: Board, metric: str) -> dict[str, Any]:
     return found
 
 
-def _column(results: Sequence[Result | None]) -> dict[str, Any]:
+def _column(results: Sequence[Number | None]) -> dict[str, Any]:
     column: dict[str, Any] = {
         "v": [short(r.value) if r else None for r in results],
         "lo": [short(r.low) if r else None for r in results],

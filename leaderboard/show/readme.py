@@ -6,8 +6,8 @@ python -m leaderboard.show.readme results.db README.md
 import sys
 from pathlib import Path
 
-from bench.schema import UserError
-from leaderboard.measure.rank import Derived, Row, find_series, rank, steering
+from bench.schema import Number, UserError
+from leaderboard.measure.rank import Row, find_series, rank, steering
 from leaderboard.numbers import plain
 from leaderboard.read.board import Board
 from leaderboard.read.merge import load_boards
@@ -93,7 +93,7 @@ def number(value: float | None, low: float | None, high: float | None) -> str:
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def _derived(number: Derived) -> str:
+def _derived(number: Number) -> str:
     return "" if number.value is None else f"{number.value:.2f}"
 
 

@@ -31,7 +31,6 @@ from leaderboard.measure.rank import (
     Series,
     find_series,
     rank,
-    result_of,
     steering,
     time_over_base,
 )
@@ -199,8 +198,8 @@ def recipes(board: Board) -> list[dict[str, Any]]:
     return [
         {
             "place": place,
-            "space": place.space,
-            "coefficients": ", ".join(f"{name} {plain(c)}" for name, c in place.coefficients.items()),
+            "space": place.recipe.space,
+            "coefficients": ", ".join(f"{name} {plain(c)}" for name, c in place.recipe.coefficients.items()),
             "dtype": board.mixtures[i]["dtype"],
             "survived": board.mixtures[i]["survived_update"],
             "key": board.mixtures[i]["key"][:12],
@@ -338,7 +337,6 @@ def environment() -> jinja2.Environment:
     }
     env.globals |= {
         "rendered_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "result_of": result_of,
         "ALL": ALL,
     }
     return env

@@ -87,7 +87,7 @@ def test_targets_and_reports(board: Board) -> None:
         settled = [row for row in target.rows if row.setting is not None]
         prices = [row.by_metric["perplexity"].value or 0 for row in settled]
         assert prices == sorted(prices)
-        assert all(row.by_metric["sentiment"].n == 7 for row in settled)  # 3 + 2 + 2 of 6 + 3 + 3
+        assert all(row.by_metric["sentiment"].n_total == 7 for row in settled)  # 3 + 2 + 2 of 6 + 3 + 3
         for row in settled[1:]:
             assert row.over is not None and row.over.value is not None
             assert row.over.value == pytest.approx((row.by_metric["perplexity"].value or 0) / prices[0])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.schema import Number, Recipe, Space
 from leaderboard.measure.rank import chord_rise, find_series, steering
 from leaderboard.numbers import short
 from leaderboard.paper import paper_figures
@@ -21,17 +22,17 @@ from leaderboard.paper.plane import on_the_line
 from leaderboard.paper.static import palette, printed
 from leaderboard.paper.sweeps import contrast, distance
 from leaderboard.paper.weight_distance import distances, layer_and_parameter
-from leaderboard.read.board import ALL, Board, MetricInfo, PerPrompt, Place, Protocol, Result
+from leaderboard.read.board import ALL, Board, MetricInfo, PerPrompt, Place, Protocol
 from leaderboard.read.query import open_stores, read_boards
 from leaderboard.show.figures import page_data
 
-Point = tuple[str, Mapping[str, float], Mapping[str, float], str]  # method, parameters, coefficients, space
+Point = tuple[str, dict[str, float], dict[str, float], Space]  # method, parameters, coefficients, space
 
 
 def make_board(points: Sequence[Point], metrics: Mapping[str, Sequence[float]]) -> Board:
     """A board whose metrics are equal on all of its four prompts, so that intervals shrink to the values."""
     places = tuple(
-        Place(k, method, params, json.dumps(params), space, coefficients, None, None)
+        Place(k, method, params, json.dumps(params), Recipe(space=space, coefficients=coefficients), None)
         for k, (method, params, coefficients, space) in enumerate(points)
     )
     sums = {
@@ -39,7 +40,7 @@ def make_board(points: Sequence[Point], metrics: Mapping[str, Sequence[float]]) 
                         np.ones((len(v), 4)), "identity")
         for name, v in metrics.items()
     }  # fmt: skip
-    results = {(k, name, ALL): Result(x, x, x, 4, 4) for name, v in metrics.items() for k, x in enumerate(v)}
+    results = {(k, name, ALL): Number(x, x, x, 4, 4) for name, v in metrics.items() for k, x in enumerate(v)}
     return Board(
         suite="hand", engine="transformers", databases=("hand.db",), definition={}, places=places, results=results,
         protocol=Protocol("", "", {}, {}, {}), metrics={name: MetricInfo(name) for name in metrics}, rows=(), runs=(),
@@ -75,11 +76,11 @@ def probed(board: Board) -> Board:
     for i, place in enumerate(board.places):
         if place.method in ("g2", "g3"):
             size = sum(abs(float(v)) for v in place.params.values())
-            found[i, "kl_weights_logits", ALL] = Result(0.1 * size, None, None, 8, 8)
-            found[i, "nucleus_overlap", ALL] = Result(1 - 0.1 * size, None, None, 8, 8)
+            found[i, "kl_weights_logits", ALL] = Number(0.1 * size, None, None, 8, 8)
+            found[i, "nucleus_overlap", ALL] = Number(1 - 0.1 * size, None, None, 8, 8)
     for pair, scale in (("expert:base", 0.01), ("other:base", 0.1)):
         for name, value in (("", 1.0), ("[wte.weight]", 2.0), ("[h.0.ln.bias]", 1.0), ("[h.1.ln.bias]", 0.5)):
-            found[0, f"weight_distance[{pair}]{name}", ALL] = Result(scale * value, None, None, 8, 8)
+            found[0, f"weight_distance[{pair}]{name}", ALL] = Number(scale * value, None, None, 8, 8)
     metrics = dict(board.metrics) | {name: MetricInfo(name) for _, name, _ in found if name not in board.metrics}
     return replace(board, results=found, metrics=metrics)
 
@@ -110,7 +111,7 @@ def test_barrier_of_a_bridge_by_hand() -> None:
     found = bridge_board()
     (bridge,) = find_series(found)
     rise = chord_rise(found, bridge, (0, 2))
-    assert (rise.value, rise.low, rise.high, rise.n) == (85, 85, 85, 1)
+    assert (rise.value, rise.low, rise.high, rise.n_total) == (85, 85, 85, 1)
     texts = [(f.text, f.holds) for f in drawn(found)["10"].findings]
     assert ("1 of 1 settings between them have a higher perplexity or fewer distinct bigrams than both.", True) in texts
     assert ("Acceptability between them: 0.100 to 0.100; at the ends 0.600 and 0.500.", True) in texts
@@ -125,7 +126,7 @@ def test_plateau_by_hand() -> None:
     found = plane_board(values)
     (plane,) = find_series(found)
     ratio = on_the_line(found, plane, "perplexity", 0)
-    assert ratio is not None and ratio.n == 2
+    assert ratio is not None and ratio.n_total == 2
     assert ratio.value == pytest.approx(np.sqrt(0.5))
     assert on_the_line(found, plane, "nothing", 0) is None
 
@@ -140,10 +141,10 @@ def test_explained_variance_by_hand() -> None:
 
 def test_largest_distance_and_contrast_by_hand() -> None:
     """|1 - 1.5| = 0.5, |2 - 4| = 2: the second pair.  The mean difference, second minus first: (0.5 + 2) / 2."""
-    points: list[Point] = [("a", {"alpha": k}, {}, "weights") for k in range(4)]
+    points: list[Point] = [("a", {"alpha": k}, {"base": 1}, "weights") for k in range(4)]
     found = make_board(points, {"sentiment": [1.0, 1.5, 2.0, 4.0]})
     far, at = distance(found, "sentiment", [(0, 1), (2, 3)])
-    assert (far.value, far.low, far.high, far.n, at) == (2, 2, 2, 2, 2)
+    assert (far.value, far.low, far.high, far.n_total, at) == (2, 2, 2, 2, 2)
     assert contrast(found, "sentiment", {0: -0.5, 1: 0.5, 2: -0.5, 3: 0.5}).value == 1.25
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from toyboard import PROMPTS
 
+from bench.schema import Number
 from evaluators.protocols import Protocol
 from leaderboard.measure.protocols import Lens, Table, look, separate
 from leaderboard.measure.rank import find_series
-from leaderboard.read.board import ALL, Board, MetricInfo, Result
+from leaderboard.read.board import ALL, Board, MetricInfo
 from leaderboard.read.query import open_stores, read_boards
 
 PAIR = {
@@ -40,7 +41,7 @@ def with_costs(board: Board, one: Mapping[str, float], two: Mapping[str, float])
         table = np.full((len(board.places), len(PROMPTS)), np.nan)
         for label, cost in costs.items():
             table[at[label]] = cost
-            results[at[label], metric, ALL] = Result(cost, cost, cost, 36, 36)
+            results[at[label], metric, ALL] = Number(cost, cost, cost, 36, 36)
         sums[metric] = replace(sums["sentiment"], numerators=table, denominators=np.where(np.isnan(table), np.nan, 1.0))
     metrics = {**board.metrics, **{name: MetricInfo(name, "lower") for name in ("perplexity", "surprise")}}
     return replace(board, per_prompt=sums, results=results, metrics=metrics)
@@ -96,12 +97,12 @@ def test_difference_from_two_intervals_by_hand() -> None:
 
     The two together, 0.2532, are 3.92 standard errors of 0.0646; 0.2 is 3.096 of them, so p is 0.00196.
     """
-    gap = separate(Result(0.6, 0.5, 0.7, 9, 9), Result(0.4, 0.35, 0.5, 9, 9))
+    gap = separate(Number(0.6, 0.5, 0.7, 9, 9), Number(0.4, 0.35, 0.5, 9, 9))
     assert gap.difference.value == pytest.approx(0.2)
     assert gap.difference.low == pytest.approx(0.2 - hypot(0.1, 0.1))
     assert gap.difference.high == pytest.approx(0.2 + hypot(0.1, 0.05))
     assert gap.p == pytest.approx(0.00196, abs=2e-5)
-    assert separate(Result(0.6, None, None, 9, 9), Result(0.4, 0.3, 0.5, 9, 9)).p == 1
+    assert separate(Number(0.6, None, None, 9, 9), Number(0.4, 0.3, 0.5, 9, 9)).p == 1
 
 
 def test_the_toys_protocols_disagree_on_logits(lens: Lens) -> None:

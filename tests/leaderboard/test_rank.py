@@ -81,7 +81,7 @@ def test_loss_barriers_by_hand(board: Board, series: dict[str, Series]) -> None:
     assert losses(board) == ["nll_positive", "nll_negative"]
     for metric in losses(board):
         rise = barrier(board, series["g1"], metric=metric)
-        assert (rise.value, rise.n) == (pytest.approx(0.005164, abs=1e-6), 3)
+        assert (rise.value, rise.n_total) == (pytest.approx(0.005164, abs=1e-6), 3)
 
 
 def test_the_time_over_the_base_is_that_of_the_same_way_to_mix(board: Board, series: dict[str, Series]) -> None:
@@ -103,7 +103,7 @@ def test_the_time_over_the_base_is_that_of_the_same_way_to_mix(board: Board, ser
 
 def test_monotonicity(board: Board, series: dict[str, Series]) -> None:
     found = monotonicity(board, series["g2"])
-    assert (found.value, found.n) == (1.0, 5)
+    assert (found.value, found.n_total) == (1.0, 5)
     assert monotonicity(board, series["g3"]).value is None
 
 

@@ -173,10 +173,10 @@ def test_the_base_is_interpolated_within_a_round() -> None:
 
     one = Round(timing(0, 1), {"middle": timing(5, 3), "late": timing(10, 3)}, timing(10, 2))
     found = measured([one], "middle", per_token)
-    assert (found.ratio, found.ratio_low, found.ratio_high) == (2, 2, 2)
-    assert found.value == 3
-    assert measured([one], "late", per_token).ratio == 1.5
-    assert measured([one], None, per_token).value == 1.5
+    assert (found.ratio.value, found.ratio.low, found.ratio.high) == (2, 2, 2)
+    assert found.median.value == 3
+    assert measured([one], "late", per_token).ratio.value == 1.5
+    assert measured([one], None, per_token).median.value == 1.5
 
 
 def test_a_machine_that_slows_down_does_not_change_the_ratios() -> None:
@@ -187,7 +187,7 @@ def test_a_machine_that_slows_down_does_not_change_the_ratios() -> None:
     quantity = time_per_output_token(4)
     assert quantity(rounds[-1].opening) > 3 * quantity(rounds[0].opening)
     for name, truth in (("slow", 2.5), ("dexperts", 3.0), (AGAIN, 1.0), ("ensemble of 2", 2.0)):
-        assert measured(rounds, name, quantity).ratio == pytest.approx(truth, rel=2e-3)
+        assert measured(rounds, name, quantity).ratio.value == pytest.approx(truth, rel=2e-3)
     over_opening = [quantity(r.subjects["slow"]) / quantity(r.opening) for r in rounds]
     assert np.median(over_opening) > 2.5 * 1.02
     one_after_the_other = quantity(rounds[-1].subjects["slow"]) / quantity(rounds[0].opening)
@@ -204,8 +204,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     held = []
     for _ in range(200):
         rounds = [Round(timing(0, 1), {"x": timing(1, 2)}, timing(2, 1)) for _ in range(10)]
-        found = measured(rounds, "x", per_token)
-        held.append(found.ratio_low <= 2 <= found.ratio_high)
+        found = measured(rounds, "x", per_token).ratio
+        held.append(found.low <= 2 <= found.high)
     assert 0.88 <= np.mean(held) <= 1.0
 
 
@@ -214,8 +214,8 @@ def test_the_noise_floor_by_hand() -> None:
     floor = noise_floor([math.exp(0.1), math.exp(-0.1), math.exp(0.1), 50.0, math.exp(-0.1)])
     assert floor == pytest.approx((math.exp(-0.29059), math.exp(0.29059)), rel=1e-5)
     rounds = [Round(Timing(0, 0, 0, 1), {"x": Timing(1, 0, 0, x)}, Timing(2, 0, 0, 1)) for x in (1.02, 1.01, 1.03)]
-    assert within(measured(rounds, "x", per_token), (0.9, 1.1))
-    assert not within(measured(rounds, "x", per_token), (0.98, 1.025))
+    assert within(measured(rounds, "x", per_token).ratio, (0.9, 1.1))
+    assert not within(measured(rounds, "x", per_token).ratio, (0.98, 1.025))
 
 
 def test_amortisation_by_hand() -> None:
@@ -223,9 +223,9 @@ def test_amortisation_by_hand() -> None:
     mixing, ensemble = Timing(1, 3.5, 0.0, 0.1), Timing(2, 0.5, 0.0, 0.3)
     rounds = [Round(mixing, {"g2": mixing, "dexperts": ensemble}, mixing)] * 5
     found = amortisation(rounds, "g2", "dexperts", 2, 2)
-    assert (found.tokens, found.low, found.high) == pytest.approx((30, 30, 30))
+    assert (found.value, found.low, found.high) == pytest.approx((30, 30, 30))
     never = amortisation(rounds, "dexperts", "g2", 2, 2)
-    assert never.tokens is None and never.reason == "g2 is not slower than dexperts here"
+    assert never.value is None and never.reason == "g2 is not slower than dexperts here"
 
 
 def test_the_simple_model_by_hand() -> None:
@@ -258,7 +258,7 @@ def test_representatives_and_controls_of_a_suite() -> None:
     assert subjects["g1"].params == {"alpha": 0.75}  # alpha 1 is the expert alone
     assert subjects["g2"].params == subjects["dexperts"].params == {"alpha": 1.0}
     assert subjects["g3"].params == {"alpha": 1.0, "beta": -0.5}  # the only one that mixes all three
-    assert [subjects[name].members for name in ("g3", "dexperts", "ensemble of 2")] == [1, 3, 2]
+    assert [subjects[name].recipe.models_per_token for name in ("g3", "dexperts", "ensemble of 2")] == [1, 3, 2]
     assert subjects["g2(alpha=0)"].recipe == subjects["base"].recipe
     assert subjects["dexperts(alpha=0)"].recipe.coefficients == {"base": 1}
 
@@ -382,7 +382,7 @@ def test_a_switch_lasts_until_the_device_has_finished() -> None:
 
     spec = OverheadSpec(batch_sizes=(1,), new_tokens=(2,), rounds=3, budget_s=1e9)
     rounds = timed(Queueing(clock.work), clock, spec, SLOW, machine=Device).rounds[1, 2]
-    assert measured(rounds, "slow", switch).value == pytest.approx(2)
+    assert measured(rounds, "slow", switch).median.value == pytest.approx(2)
 
 
 def test_a_length_without_room_is_refused() -> None:

@@ -44,9 +44,9 @@ def interleaved(*runs: Callable[[], int], rounds: int = ROUNDS) -> list[list[flo
 
 def ledger_info(method: str, rates: list[float], base: list[float]) -> dict[str, object]:
     """What pytest-benchmark keeps beside the times: the method's place, and its time a token over the base's."""
-    ratio, low, high = median_interval([b / rate for rate, b in zip(rates, base, strict=True)])
+    ratio = median_interval([b / rate for rate, b in zip(rates, base, strict=True)])
     place = {"batch_size": len(PROMPTS) * SAMPLING.samples, "new_tokens": SAMPLING.max_new_tokens}
-    ratios = {"ratio_to_base": ratio, "ratio_low": low, "ratio_high": high}
+    ratios = {"ratio_to_base": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
     return {"method": method, "engine": "transformers", "tokens_per_s": median(rates), **place, **ratios}
 
 
