@@ -347,31 +347,7 @@ class MixtureWorker:
 
         set_random_seed(seed)
 
-    @torch.inference_mode()
-    def lerpbench_time_mix(self, coefficients: list[float], rounds: int) -> list[float]:
-        """Seconds of each of several weight mixes, the device's work included."""
-        import time
-
-        model = self.get_model()
-        cuda = model.served.is_cuda
-        seconds = []
-        for _ in range(rounds):
-            start = time.perf_counter()
-            model.mix_weights(coefficients)
-            if cuda:
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
-        return seconds
-
-    def lerpbench_shape(self) -> dict[str, Any]:
-        """Facts for reports: the number of parameters, the served dtype's bytes, the head's precision."""
-        model = self.get_model()
-        weight = model.transformer.wte.weight
-        return {
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "bytes_per_parameter": weight.element_size(),
-            "anchors": len(model.anchors),
-            "members": model.m,
-            "float32_head": model.float32_head,
-            "address": weight.data_ptr(),
-        }
+    def lerpbench_address(self) -> int:
+        """Where the served weights lie: mixing in place never moves them."""
+        address: int = self.get_model().transformer.wte.weight.data_ptr()
+        return address

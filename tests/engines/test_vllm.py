@@ -156,9 +156,9 @@ def test_linearity_agrees_with_the_reference(
 def test_weights_stay_at_their_address(engine: VllmEngine) -> None:
     engine.serve(weights(base=1))
     live = engine._live["weights"]
-    address = live.call("lerpbench_shape")["address"]
+    address = live.call("lerpbench_address")
     engine.serve(weights(expert=1))
-    assert live.call("lerpbench_shape")["address"] == address
+    assert live.call("lerpbench_address") == address
     assert engine._live["weights"] is live
 
 

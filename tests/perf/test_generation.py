@@ -13,7 +13,6 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bench.engines.transformers import TransformersEngine
-from bench.overhead.estimate import median_interval
 from bench.schema import PromptSource, Recipe, Sampling
 from bench.suite.checkpoints import resolve
 from bench.suite.prompts import load_set
@@ -42,14 +41,6 @@ def interleaved(*runs: Callable[[], int], rounds: int = ROUNDS) -> list[list[flo
     return rates
 
 
-def ledger_info(method: str, rates: list[float], base: list[float]) -> dict[str, object]:
-    """What pytest-benchmark keeps beside the times: the method's place, and its time a token over the base's."""
-    ratio = median_interval([b / rate for rate, b in zip(rates, base, strict=True)])
-    place = {"batch_size": len(PROMPTS) * SAMPLING.samples, "new_tokens": SAMPLING.max_new_tokens}
-    ratios = {"ratio_to_base": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
-    return {"method": method, "engine": "transformers", "tokens_per_s": median(rates), **place, **ratios}
-
-
 def test_generation_is_five_times_as_fast_as_generate(benchmark: BenchmarkFixture, engine: TransformersEngine) -> None:
     model = engine.serve(Recipe(space="weights", coefficients={"base": 1}))
     folder = resolve("mini:base").path
@@ -69,7 +60,6 @@ def test_generation_is_five_times_as_fast_as_generate(benchmark: BenchmarkFixtur
     fast, slow = interleaved(ours, theirs)
     ratio = median([a / b for a, b in zip(fast, slow, strict=True)])
     print(f"\nours {median(fast):,.0f} tokens/s, generate() {median(slow):,.0f}, ratio {ratio:.2f}")
-    benchmark.extra_info |= ledger_info("base", fast, fast)
     benchmark.extra_info |= {"generate_tokens_per_s": median(slow), "times_generate": ratio}
     benchmark.pedantic(ours, rounds=3)
     assert ratio >= 5
@@ -86,7 +76,6 @@ def test_dexperts_costs_at_most_three_bases_and_a_tenth(
 
     one, three = interleaved(run(base), run(dexperts))
     ratio = median([a / b for a, b in zip(one, three, strict=True)])
-    benchmark.extra_info |= ledger_info("dexperts", three, one)
     print(f"\nbase {median(one):,.0f} tokens/s, DExperts {median(three):,.0f}, time ratio {ratio:.2f}")
     benchmark.pedantic(run(dexperts), rounds=3)
     assert ratio <= 3.3

@@ -1,0 +1,65 @@
+"""The GPU check on a CPU and a tiny shape, without vLLM: parity and speed of the transformers engine against itself."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.schema import Recipe, Sampling
+from tools import gpu_check
+from tools.random_models import SHAPES, random_checkpoints, random_prompts
+
+
+@pytest.fixture(scope="module")
+def check(tmp_path_factory: pytest.TempPathFactory) -> gpu_check.Check:
+    return gpu_check.Check(SHAPES["tiny"], tmp_path_factory.mktemp("models"), "cpu")
+
+
+def test_a_text_has_a_token_a_letter_and_models_are_made_once(check: gpu_check.Check) -> None:
+    model = check.opener("transformers", "float32")().serve(Recipe(space="weights", coefficients={"base": 1}))
+    prompts = random_prompts(3, SHAPES["tiny"])
+    assert [len(model.token_ids(p.text)) for p in prompts] == [len(p.text) for p in prompts]
+    drawn = model.generate(prompts, Sampling(samples=1, max_new_tokens=4, temperature=0))
+    assert [len(c.text) for c in drawn] == [c.n_tokens for c in drawn]
+    again = random_checkpoints(check.checkpoints["base"].path.parent, SHAPES["tiny"], "cpu")
+    assert again == check.checkpoints and len({c.digest for c in again.values()}) == 3
+
+
+def test_rounding_alone_passes_parity(check: gpu_check.Check) -> None:
+    text, report = check.run("rounding")
+    assert "they agree" in text
+    assert [point["label"] for point in report["points"]] == [
+        "base",
+        "g1(alpha=1.5)",
+        "g2(alpha=0.7)",
+        "dexperts(alpha=0.7)",
+    ]
+    assert 1e-4 < max(point["max_logprob_difference"] for point in report["points"]) < 0.3
+
+
+def test_speed_names_the_methods_and_the_mix_against_its_bytes(check: gpu_check.Check) -> None:
+    text, records = check.run("speed-transformers")
+    timed = {record["method"] for record in records if record["metric"] == "tokens_per_s"}
+    assert timed == {"base", "base (again)", "g2", "dexperts"}
+    assert all(f"| {method} " in text for method in timed)
+    assert "in-place mix of 3 anchors" in text
+    assert check.run("generate")[1].keys() == {4}
+
+
+def test_a_part_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "run_child", lambda part, chosen: "it broke" if part == "generate" else None)
+    (tmp_path / "rounding.md").write_text("fine\n")
+    status = gpu_check.main(
+        ["--device", "cpu", "--shape", "tiny", "--out", str(tmp_path), "--only", "rounding", "generate"]
+    )
+    assert status == 1
+    report = (tmp_path / "gpu-check.md").read_text()
+    assert "## rounding\n\nfine\n" in report and "## generate\n\nFAILED: it broke\n" in report
+
+
+def test_a_child_that_ends_badly_says_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    parser_like = type("Chosen", (), {"out": tmp_path, "device": "cpu", "shape": "tiny", "timeout_s": 5})
+    assert gpu_check.run_child("rounding", parser_like) == (
+        f"exit status 1; its log {tmp_path / 'rounding.log'} ends: (empty)"
+    )

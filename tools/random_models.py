@@ -1,0 +1,74 @@
+"""Random GPT-2s of a given shape, and prompts for them: what measures an engine without a download.
+
+A token is a character, so a text of n letters has n tokens and what is generated can be read as a text again.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.schema import Prompt
+from bench.suite.checkpoints import Checkpoint, resolve
+
+NAMES = ("base", "expert", "antiexpert")
+FIRST_CHARACTER = 0x20000  # token i is the i-th after it
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A GPT-2's size, and how much is asked of it."""
+
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    dtype: str  # in which it is timed
+    rows: tuple[int, ...]  # batch sizes that are timed
+    new_tokens: int
+    rounds: int
+
+
+SHAPES = {
+    "large": Shape(50257, 1280, 36, 20, "bfloat16", (1, 64, 1024), 30, 5),  # GPT-2 Large
+    "mini": Shape(4096, 192, 4, 6, "float32", (8, 600), 30, 5),  # about the packaged models' size
+    "tiny": Shape(320, 64, 2, 2, "float32", (4,), 8, 3),
+}
+
+
+def random_checkpoints(folder: Path, shape: Shape, device: str) -> dict[str, Checkpoint]:
+    """A random base and two small steps from it, in bfloat16; made where they are missing."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    letters = [chr(FIRST_CHARACTER + i) for i in range(shape.vocabulary)]
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, [], unk_token=letters[0]))
+    tokenizer.decoder = decoders.Fuse()
+    end = dict.fromkeys(("eos_token", "bos_token", "unk_token", "pad_token"), letters[0])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", **end)
+    config = GPT2Config(
+        vocab_size=shape.vocabulary, n_positions=128, n_embd=shape.width, n_layer=shape.layers, n_head=shape.heads,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+        initializer_range=0.1,  # wider than GPT-2's own 0.02, at which a tied random model only repeats its last token
+    )  # fmt: skip
+    for name in NAMES:
+        if not (folder / name / "tokenizer.json").exists():
+            torch.manual_seed(0)
+            with torch.device(device), torch.no_grad():
+                model = GPT2LMHeadModel(config)
+                if name != "base":
+                    torch.manual_seed(NAMES.index(name))
+                    for parameter in model.parameters():
+                        parameter.add_(torch.randn_like(parameter), alpha=0.01)
+            model.to(torch.bfloat16).save_pretrained(folder / name)
+            fast.save_pretrained(folder / name)
+    return {name: resolve(str(folder / name)) for name in NAMES}
+
+
+def random_prompts(count: int, shape: Shape) -> list[Prompt]:
+    """Prompts of 5 to 16 tokens, as long as the paper's."""
+    random = np.random.default_rng(0)
+    rows = [random.integers(1, shape.vocabulary, random.integers(5, 17)) for _ in range(count)]
+    texts = ["".join(chr(FIRST_CHARACTER + token) for token in row) for row in rows]
+    return [Prompt(set="random", row=i, text=text) for i, text in enumerate(texts)]
