@@ -10,7 +10,16 @@ from itertools import product
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 Space = Literal["weights", "logits"]
 Direction = Literal["higher", "lower", "neutral"]
@@ -55,17 +64,30 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
+class Rule(Value):
+    """How a weights mixture is made of each tensor where that is no plain sum; `bench.engines.mixing` has the rules.
+
+    `seed` starts the random numbers of rules that draw some.
+    """
+
+    name: str
+    params: dict[str, float | str] = {}
+    seed: int | None = Field(default=None, ge=0, lt=2**31)
+
+
 class Recipe(Value):
     """A mixture of named checkpoints: coefficients and the space in which they apply.
 
-    In weight space theta = sum_i c_i theta_i; in logit space z = sum_i c_i z_i.  Coefficients are rounded to 12
-    decimals and zeros dropped, so that equal mixtures are equal values.  With `filter_p`, candidates are the
-    nucleus of `base` before mixing (the DExperts release), not the nucleus of the mixture (the paper).
+    In weight space theta = sum_i c_i theta_i, or what `rule` makes of each tensor; in logit space z = sum_i c_i z_i.
+    Coefficients are rounded to 12 decimals and zeros dropped, and a rule is dropped where one checkpoint alone is left,
+    so that equal mixtures are equal values.  With `filter_p`, candidates are the nucleus of `base` before mixing (the
+    DExperts release), not the nucleus of the mixture (the paper).
     """
 
     space: Space
     coefficients: dict[str, float]
     filter_p: float | None = Field(default=None, gt=0, le=1)
+    rule: Rule | None = None
 
     @field_validator("coefficients")
     @classmethod
@@ -78,6 +100,17 @@ class Recipe(Value):
         if not kept:
             raise ValueError("a recipe needs at least one coefficient that is not zero")
         return kept
+
+    @field_validator("rule")
+    @classmethod
+    def _rule_needs_two(cls, rule: Rule | None, info: ValidationInfo) -> Rule | None:
+        return None if len(info.data.get("coefficients", ())) == 1 else rule
+
+    @model_validator(mode="after")
+    def _rule_is_of_weights(self) -> "Recipe":
+        if self.rule is not None and self.space != "weights":
+            raise ValueError("a rule needs a weights recipe")
+        return self
 
     @model_validator(mode="after")
     def _filter_needs_base(self) -> "Recipe":

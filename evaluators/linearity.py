@@ -56,7 +56,7 @@ class Linearity(ContrastEvaluator):
 
     def beside(self, recipe: Recipe) -> Sequence[Recipe]:
         """The members, each by itself."""
-        if recipe.space == "logits":
+        if not _is_sum(recipe):
             return ()
         return [Recipe(space="weights", coefficients={name: 1}) for name in recipe.coefficients]
 
@@ -71,8 +71,8 @@ class Linearity(ContrastEvaluator):
         return found
 
     def compare(self, recipe: Recipe, answer: NDArray[np.float32], beside: Sequence[NDArray[np.float32]]) -> Judgement:
-        if recipe.space == "logits":
-            return Judgement(estimates=[self._not_judged(metric) for metric in self.metrics()])
+        if not _is_sum(recipe):
+            return Judgement(estimates=[self._not_judged(metric, recipe) for metric in self.metrics()])
         weights = normalised(answer)
         logits = normalised(mixed(list(recipe.coefficients.values()), beside))
         scored = np.asarray(np.isfinite(weights + logits).all(axis=-1))
@@ -90,9 +90,17 @@ class Linearity(ContrastEvaluator):
         everywhere[scored] = values
         return ratio_statistic(metric.name, np.arange(len(scored)), everywhere, len(scored), scored=scored)
 
-    def _not_judged(self, metric: Metric) -> Estimate:
+    def _not_judged(self, metric: Metric, recipe: Recipe) -> Estimate:
+        reason = f"a mixture of {recipe.space}; see the weights mixture of the same coefficients"
+        if recipe.space == "weights":
+            reason = "no plain sum of weights, so that its logits have no counterpart"
         return Estimate(metric=metric.name, prompts=None, value=None, n_scored=0, n_total=len(self.positions),
-                        reason="a mixture of logits; see the weights mixture of the same coefficients")  # fmt: skip
+                        reason=reason)  # fmt: skip
+
+
+def _is_sum(recipe: Recipe) -> bool:
+    """theta = sum_i c_i theta_i."""
+    return recipe.space == "weights" and recipe.rule is None
 
 
 def mixed(coefficients: Sequence[float], logprobs: Sequence[NDArray[np.float32]]) -> Floats:

@@ -12,6 +12,15 @@ TABLE = {
     "g3": "methods.interpolation:G3",
     "dexperts": "methods.ensembling:DExperts",
     "logit_g3": "methods.ensembling:LogitG3",
+    "task_arithmetic": "methods.arithmetic:TaskArithmetic",
+    "expo": "methods.arithmetic:Expo",
+    "rewarded_soups": "methods.arithmetic:RewardedSoups",
+    "slerp": "methods.slerp:Slerp",
+    "ties": "methods.ties:Ties",
+    "dare": "methods.dare:Dare",
+    "della": "methods.della:Della",
+    "breadcrumbs": "methods.breadcrumbs:Breadcrumbs",
+    "model_stock": "methods.model_stock:ModelStock",
     "mixture": "methods.mixture:Mixture",
 }
 

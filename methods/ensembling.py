@@ -9,13 +9,16 @@ from methods.base import FiniteFloat, Method, logits
 
 
 class DExperts(Method):
-    """z = z0 + alpha (z+ - z-): every step runs three models.
+    """The base's logits steered by the difference of two experts'.
 
     `filter_p` takes candidates from the base's nucleus before mixing, as the DExperts release does, in place of the
     nucleus of the mixture, as arXiv 2211.12092 does.
     """
 
     source = "Liu et al. 2021, DExperts, equation 2; arXiv 2211.12092, section 3.2"
+    formula = "z0 + alpha (z+ - z-)"
+    mixes = "logits"
+    models_per_token = "3"
     alpha: FiniteFloat
     filter_p: Annotated[float, Field(gt=0, le=1)] | None = None
 
@@ -24,9 +27,12 @@ class DExperts(Method):
 
 
 class LogitG3(Method):
-    """z = (1 - alpha - beta) z0 + alpha z+ + beta z-: g3 with logits in place of weights."""
+    """g3 with logits in place of weights."""
 
     source = "the logit-space twin of arXiv 2211.12092, equation 4"
+    formula = "(1 - alpha - beta) z0 + alpha z+ + beta z-"
+    mixes = "logits"
+    models_per_token = "3"
     alpha: FiniteFloat
     beta: FiniteFloat
 

@@ -5,9 +5,10 @@ from methods.base import FiniteFloat, Method, weights
 
 
 class G1(Method):
-    """g1(alpha) = alpha theta+ + (1 - alpha) theta-: the line through both experts."""
+    """The line through both experts."""
 
     source = "arXiv 2211.12092, equation 1"
+    formula = "alpha theta+ + (1 - alpha) theta-"
     alpha: FiniteFloat
 
     def recipe(self) -> Recipe:
@@ -15,9 +16,10 @@ class G1(Method):
 
 
 class G2(Method):
-    """g2(alpha) = theta0 + alpha (theta+ - theta-): from the base along the experts' difference."""
+    """From the base along the experts' difference."""
 
     source = "arXiv 2211.12092, equation 3"
+    formula = "theta0 + alpha (theta+ - theta-)"
     alpha: FiniteFloat
 
     def recipe(self) -> Recipe:
@@ -25,9 +27,10 @@ class G2(Method):
 
 
 class G3(Method):
-    """g3(alpha, beta) = theta0 + alpha (theta+ - theta0) + beta (theta- - theta0): the plane through all three."""
+    """The plane through the base and both experts."""
 
     source = "arXiv 2211.12092, equation 4"
+    formula = "theta0 + alpha (theta+ - theta0) + beta (theta- - theta0)"
     alpha: FiniteFloat
     beta: FiniteFloat
 

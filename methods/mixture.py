@@ -7,7 +7,7 @@ from methods.base import FiniteFloat, Method
 
 
 class Mixture(Method):
-    """theta0 + sum_i c_i (theta_i - theta0) over any checkpoints of the suite, in weights or in logits.
+    """Any checkpoints of the suite by name, in weights or in logits.
 
     Every key but `space` is a checkpoint's name, its value that checkpoint's coefficient.  `base` takes what the others
     leave of 1, unless it is given too: then the coefficients stand as they are.
@@ -17,6 +17,9 @@ class Mixture(Method):
     __pydantic_extra__: dict[str, FiniteFloat]
 
     source = "task arithmetic, Ilharco et al. 2023, equation of section 2; g3 of arXiv 2211.12092 for two checkpoints"
+    formula = "theta0 + sum_i c_i (theta_i - theta0), or z in place of theta"
+    mixes = "weights or logits"
+    models_per_token = "1, or one a checkpoint"
     space: Space = "weights"
 
     def recipe(self) -> Recipe:

@@ -1,16 +1,23 @@
 """The laws of the methods' recipes (arXiv 2211.12092, equations 1, 3 and 4)."""
 
+import inspect
 import math
 
 import pytest
 from pydantic import ValidationError
 
 import methods
-from bench.schema import Recipe
+from bench.schema import Recipe, Rule
+from methods.arithmetic import Expo, RewardedSoups, TaskArithmetic
+from methods.breadcrumbs import Breadcrumbs
+from methods.dare import Dare
+from methods.della import Della
 from methods.ensembling import DExperts, LogitG3
 from methods.interpolation import G1, G2, G3
 from methods.mixture import Mixture
 from methods.references import Antiexpert, Base, Expert
+from methods.slerp import Slerp
+from methods.ties import Ties
 
 ALPHAS = (-1.5, -0.3, 0.0, 0.1, 0.7, 1.0, 2.2)
 
@@ -77,6 +84,59 @@ def test_every_registered_method_loads_and_documents_itself() -> None:
     for name in methods.TABLE:
         assert registry.get(name).__doc__
         assert registry.get(name).source
+        assert registry.get(name).formula
+        assert registry.get(name).model_fields.keys() <= {*PARAMETERS, "space"}
+
+
+PARAMETERS = {
+    "alpha": 0.5, "beta": 0.25, "density": 0.5, "epsilon": 0.2, "bottom": 0.3, "top": 0.1, "seed": 0, "filter_p": 0.9,
+    "trim": "global", "consensus": "elect",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in methods.TABLE if name != "mixture"])
+def test_what_a_method_says_of_its_space_and_cost_is_so(name: str) -> None:
+    cls = methods.registry().get(name)
+    recipe = cls(**{field: PARAMETERS[field] for field in cls.model_fields}).recipe()
+    assert recipe.space == cls.mixes
+    assert str(recipe.models_per_token) == cls.models_per_token
+
+
+@pytest.mark.parametrize("name", methods.TABLE)
+def test_a_method_is_a_class_of_few_lines(name: str) -> None:
+    source = inspect.getsource(methods.registry().get(name))
+    assert len([line for line in source.splitlines() if line.strip()]) <= 21
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_named_sums_are_points_of_the_plane(alpha: float) -> None:
+    assert TaskArithmetic(alpha=alpha).recipe() == G3(alpha=alpha, beta=0).recipe()
+    assert TaskArithmetic(alpha=alpha, beta=alpha).recipe() == G2(alpha=alpha).recipe()
+    assert Expo(alpha=alpha).recipe() == G3(alpha=1 + alpha, beta=0).recipe()
+
+
+def test_rewarded_soups_lie_between_the_experts() -> None:
+    assert RewardedSoups(alpha=0.25).recipe() == G1(alpha=0.25).recipe()
+    with pytest.raises(ValidationError):
+        RewardedSoups(alpha=1.1)
+
+
+def test_rules_end_at_whole_checkpoints() -> None:
+    assert Slerp(alpha=0).recipe() == Antiexpert().recipe()
+    assert Slerp(alpha=1).recipe() == Expert().recipe()
+    for method in (Ties, Dare, Della, Breadcrumbs):
+        assert method(alpha=0).recipe() == Base().recipe()
+
+
+def test_a_rules_parameters_reach_the_recipe_by_hand() -> None:
+    found = Dare(alpha=0.5, density=0.25, seed=7).recipe()
+    assert found.coefficients == {"base": 1, "expert": 0.5, "antiexpert": -0.5}
+    assert found.rule == Rule(name="dare", params={"density": 0.25, "consensus": "sum"}, seed=7)
+
+
+def test_dellas_odds_stay_odds() -> None:
+    with pytest.raises(ValidationError, match="should lie between 0 and 1"):
+        Della(alpha=1, density=0.95, epsilon=0.2)
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)

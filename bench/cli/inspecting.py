@@ -12,6 +12,13 @@ from bench.cli.common import device_name, loaded, out
 from bench.schema import UserError
 from bench.suite.load import packaged_suites
 
+DESCRIBED = {
+    "Formula": "formula",
+    "Source": "source",
+    "Mixes": "mixes",
+    "Models that run for a token": "models_per_token",
+}
+
 
 def suites() -> None:
     """The packaged suites."""
@@ -22,7 +29,9 @@ def suites() -> None:
     out.print(table)
 
 
-def methods(name: Annotated[str | None, typer.Argument(help="show one method's parameters")] = None) -> None:
+def methods(
+    name: Annotated[str | None, typer.Argument(help="show one: formula, source, space, cost, parameters")] = None,
+) -> None:
     """The registered control methods."""
     describe_registry(method_table.registry(), name)
 
@@ -75,8 +84,9 @@ def describe_registry(registry: Any, name: str | None) -> None:
 def describe_class(name: str, cls: Any) -> None:
     out.print(name, style="bold", highlight=False)
     out.print(cls.__doc__ or "", highlight=False)
-    if getattr(cls, "source", ""):
-        out.print(f"Source: {cls.source}", highlight=False)
+    for label, attribute in DESCRIBED.items():
+        if getattr(cls, attribute, ""):
+            out.print(f"{label}: {getattr(cls, attribute)}", highlight=False, markup=False)
     table = Table("field", "type", "default", "meaning")
     for field, info in cls.model_fields.items():
         default = "required" if info.is_required() else repr(info.get_default(call_default_factory=True))

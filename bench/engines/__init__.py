@@ -4,12 +4,12 @@
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from bench.engines import vllm_support
 from bench.registry import suggest
-from bench.schema import UserError
+from bench.schema import Recipe, UserError
 from bench.serving import Engine
 from bench.suite.checkpoints import Checkpoint
 
@@ -44,6 +44,13 @@ def require_supported(name: str, checkpoints: Mapping[str, Checkpoint]) -> None:
     if name == "vllm":
         for checkpoint in checkpoints.values():
             vllm_support.require_supported(checkpoint, device())
+
+
+def require_servable(name: str, recipes: Iterable[Recipe]) -> None:
+    """Raise UserError where the engine cannot serve a recipe."""
+    for recipe in recipes:
+        if name == "vllm" and (reason := vllm_support.unservable(recipe)) is not None:
+            raise UserError(f"engine vllm: {reason}; use --engine transformers")
 
 
 def device() -> str:

@@ -1,8 +1,8 @@
 """The portable reference engine: any causal language model of transformers, on CPU or one GPU.
 
 Weight space: all parameters of the served model are views of one flat buffer, so a mixture is a few vector operations
-over it: theta = sum_i c_i theta_i in float32, rounded once to the served dtype.  Logit space: every member runs with
-its own key-value cache and the logits are mixed at each step.
+over it: theta = sum_i c_i theta_i in float32, rounded once to the served dtype; a rule goes tensor by tensor.  Logit
+space: every member runs with its own key-value cache and the logits are mixed at each step.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +18,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from bench.engines.mixing import mix_tensors
 from bench.engines.sampling import ROWS_PER_CHUNK, nucleus_mask, row_keys, sample_nucleus
 from bench.progress import Advance, silent
 from bench.schema import Completion, Prompt, Recipe, Sampling, UserError
 from bench.serving import NotFiniteError
-from bench.suite.checkpoints import Checkpoint
+from bench.suite.checkpoints import Checkpoint, digests
 
 ALIGNMENT = 16  # floats: every parameter starts on a cache line
 NEVER = -1  # an end-of-text token that no row draws
@@ -42,7 +43,8 @@ class TransformersEngine:
         self._flat: dict[str, Tensor] = {}  # float32 parameters of each checkpoint, on the device
         self._members: dict[str, Any] = {}  # models for logit space, by checkpoint
         self._mixed: tuple[Any, Tensor] | None = None  # the model whose weights are mixed in place, and its buffer
-        self._coefficients: Mapping[str, float] = {}  # of the last weights mixture
+        self._recipe: Recipe | None = None  # the last weights mixture's
+        self._places: dict[str, tuple[int, torch.Size]] = {}  # where each parameter begins in a flat vector; its shape
         self._scratch: Tensor | None = None
         first = next(iter(self.checkpoints.values()))
         self.config = AutoConfig.from_pretrained(first.path)
@@ -50,15 +52,15 @@ class TransformersEngine:
 
     def serve(self, recipe: Recipe) -> "TransformersModel":
         if recipe.space == "weights":
-            return TransformersModel(self, [(1.0, self._mix(recipe.coefficients))], None, None)
+            return TransformersModel(self, [(1.0, self._mix(recipe))], None, None)
         members = [(value, self._member(name)) for name, value in recipe.coefficients.items()]
         filtering = None if recipe.filter_p is None else list(recipe.coefficients).index("base")
         return TransformersModel(self, members, recipe.filter_p, filtering)
 
     def survived_update(self) -> float | None:
-        if self._mixed is None or "base" not in self.checkpoints:
+        if self._mixed is None or self._recipe is None or "base" not in self.checkpoints:
             return None
-        return self._share_that_survived(self._mixture(self._coefficients), self._mixed[1])
+        return self._share_that_survived(self._mixture(self._recipe), self._mixed[1])
 
     def context_length(self) -> int:
         return int(getattr(self.config, "max_position_embeddings", None) or 2**20)
@@ -91,26 +93,43 @@ class TransformersEngine:
     def _parameters(self, name: str) -> Tensor:
         """A checkpoint's parameters as one flat float32 vector (N,), each starting on a multiple of 16."""
         if name not in self._flat:
-            self._flat[name] = flatten(self._load(name))
+            model = self._load(name)
+            names = (parameter_name for parameter_name, _ in model.named_parameters())
+            self._places = {n: (start, p.shape) for n, (p, start) in zip(names, offsets(model), strict=True)}
+            self._flat[name] = flatten(model)
         return self._flat[name]
 
-    def _mix(self, coefficients: Mapping[str, float]) -> Any:
-        """Write sum_i c_i theta_i into the served model, in place.  Returns the model."""
-        mixed = self._mixture(coefficients)
+    def _mix(self, recipe: Recipe) -> Any:
+        """Write the mixture into the served model, in place.  Returns the model."""
+        mixed = self._mixture(recipe)
         if self._mixed is None:
-            model = self._load(next(iter(coefficients))).to(self.dtype)
+            model = self._load(next(iter(recipe.coefficients))).to(self.dtype)
             self._mixed = model, view_parameters_of_one_buffer(model)
         model, served = self._mixed
         served.copy_(mixed)
-        self._coefficients = coefficients
+        self._recipe = recipe
         return model
 
-    def _mixture(self, coefficients: Mapping[str, float]) -> Tensor:
-        """sum_i c_i theta_i, (N,) float32."""
-        (name, value), *rest = coefficients.items()
+    def _mixture(self, recipe: Recipe) -> Tensor:
+        """sum_i c_i theta_i, or what the recipe's rule makes of each tensor, (N,) float32."""
+        (name, value), *rest = recipe.coefficients.items()
+        if recipe.rule is not None:
+            return self._ruled(recipe, torch.zeros_like(self._parameters(name)))
         mixed = self._parameters(name) * value
         for other, coefficient in rest:
             mixed.add_(self._parameters(other), alpha=coefficient)
+        return mixed
+
+    def _ruled(self, recipe: Recipe, mixed: Tensor) -> Tensor:
+        """Fill a flat vector tensor by tensor, as the recipe's rule says."""
+
+        def read(checkpoint: str, name: str) -> Tensor:
+            start, shape = self._places[name]
+            return self._parameters(checkpoint)[start : start + shape.numel()].view(shape)
+
+        for name, tensor in mix_tensors(recipe, digests(self.checkpoints), list(self._places), read):
+            start, shape = self._places[name]
+            mixed[start : start + shape.numel()] = tensor.flatten()
         return mixed
 
     def _share_that_survived(self, mixed: Tensor, served: Tensor) -> float | None:

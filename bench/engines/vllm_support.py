@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-from bench.schema import UserError
+from bench.schema import Recipe, UserError
 from bench.suite.checkpoints import Checkpoint
 
 ARCHITECTURE = "LerpbenchMixtureGPT2"
@@ -100,6 +100,13 @@ def unsupported(config: Mapping[str, Any], device: str) -> str | None:
     ):
         if config.get(key, wanted) != wanted:
             return f"its config has {key}: {config[key]}"
+    return None
+
+
+def unservable(recipe: Recipe) -> str | None:
+    """What in a recipe the engine cannot serve; None where it can."""
+    if recipe.rule is not None:
+        return f"it mixes weights by plain sums, not by the rule {recipe.rule.name}"
     return None
 
 

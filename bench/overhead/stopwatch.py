@@ -236,6 +236,7 @@ def _difference(value: int | None, before: int | None) -> int | None:
     return None if value is None or before is None else max(0, value - before)
 
 
-def _shape_key(recipe: Recipe) -> tuple[str, tuple[str, ...], bool]:
+def _shape_key(recipe: Recipe) -> tuple[str, tuple[str, ...], bool, str]:
     """Mixtures alike in this cost alike: the numbers do not matter."""
-    return recipe.space, tuple(recipe.coefficients), recipe.filter_p is not None
+    rule = "" if recipe.rule is None else recipe.rule.name
+    return recipe.space, tuple(recipe.coefficients), recipe.filter_p is not None, rule

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from bench.engines import require_supported
+from bench.engines import require_servable, require_supported
 from bench.experts.leaks import require_no_leak
 from bench.experts.plan import given_checkpoints, learned, plan_experts, trained
 from bench.registry import Registry
@@ -111,6 +111,7 @@ def prepare(
     checkpoints |= trained(suite, experts)
     require_mixable(checkpoints)
     require_supported(engine, checkpoints)
+    require_servable(engine, [point.recipe for point in whole])
     require_room(prompts, checkpoints, suite)
     named = [_named(spec.name, evaluators.create(spec.name, spec.options), suite) for spec in suite.evaluators]
     require_distinct_metrics(named)

@@ -16,10 +16,16 @@ def key_of(*parts: Any) -> str:
 
 
 def mixture_key(engine: str, version: int, dtype: str, recipe: Recipe, digests: Mapping[str, str]) -> str:
-    """Key of a served mixture: engine, dtype, and each coefficient on its checkpoint's bytes."""
+    """Key of a served mixture: engine, dtype, and each coefficient on its checkpoint's bytes.
+
+    What a plain sum has not, a rule, stands behind, with the bytes of the checkpoint that is its base.
+    """
     members = sorted((digests[name], value) for name, value in recipe.coefficients.items())
     base = digests["base"] if recipe.filter_p is not None else None
-    return key_of("mixture", engine, version, dtype, recipe.space, members, recipe.filter_p, base)
+    beyond: list[Any] = []
+    if recipe.rule is not None:
+        beyond.append((recipe.rule.model_dump(mode="json"), digests["base"] if "base" in recipe.coefficients else None))
+    return key_of("mixture", engine, version, dtype, recipe.space, members, recipe.filter_p, base, *beyond)
 
 
 def generation_key(mixture: str, prompts: Sequence[Prompt], sampling: Sampling) -> str:

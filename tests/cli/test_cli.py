@@ -114,7 +114,7 @@ def test_an_unwritable_site_is_refused_before_the_work(tiny_suite: Path, tmp_pat
 
 
 def test_looking_around() -> None:
-    assert "g2(alpha) = theta0" in lerpbench("methods", "g2").stdout
+    assert "Formula: theta0 + alpha (theta+ - theta-)" in lerpbench("methods", "g2").stdout
     assert "P(neutral)" in lerpbench("evaluators", "sentiment").stdout
     assert "mini" in lerpbench("suites").stdout
     assert "engine auto" in lerpbench("doctor").stdout

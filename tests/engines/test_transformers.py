@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, GPT2TokenizerFast
 
 from bench.engines.sampling import nucleus_mask, row_keys, uniforms
 from bench.engines.transformers import TransformersEngine
-from bench.schema import Completion, Prompt, Recipe, Sampling
+from bench.schema import Completion, Prompt, Recipe, Rule, Sampling
 from bench.suite.checkpoints import resolve
 
 TEXTS = ["The movie", "A story of the man", "The", "The actors are great and the film is long", "The movie"]
@@ -188,3 +188,32 @@ def test_bfloat16_records_the_share_of_the_update_that_survives(tiny_trio: dict[
     rounded.serve(weights(base=0.5, expert=0.5))
     share = rounded.survived_update()
     assert share is not None and 0.9 < share < 1.1 and share != 1
+
+
+def test_a_rule_is_served_tensor_by_tensor(engine: TransformersEngine, tiny_trio: dict[str, Path]) -> None:
+    """TIES of one expert at density 1 is task arithmetic; at density 0.5 half of every tensor's update is left."""
+
+    def ties(density: float) -> Recipe:
+        rule = Rule(name="ties", params={"density": density, "trim": "tensor"})
+        return Recipe(space="weights", coefficients={"base": 1, "expert": 1}, rule=rule)
+
+    whole = engine.serve(ties(1.0)).next_token_logprobs(TEXTS)
+    np.testing.assert_allclose(whole, engine.serve(weights(expert=1)).next_token_logprobs(TEXTS), atol=1e-4)
+    served = dict(engine.serve(ties(0.5)).members[0][1].named_parameters())
+    base, expert = load(tiny_trio["base"]), load(tiny_trio["expert"])
+    for name, parameter in expert.named_parameters():
+        tau = parameter - base.get_parameter(name)
+        kept = tau.abs() >= tau.abs().flatten().sort(descending=True).values[parameter.numel() // 2 - 1]
+        torch.testing.assert_close(served[name] - base.get_parameter(name), tau * kept, atol=1e-6, rtol=0)
+    assert engine.survived_update() == pytest.approx(1)
+
+
+def test_a_seeded_rule_is_served_alike_again(engine: TransformersEngine) -> None:
+    def dare(seed: int) -> Recipe:
+        both = {"base": 1.0, "expert": 1.0, "antiexpert": -1.0}
+        rule = Rule(name="dare", params={"density": 0.5, "consensus": "sum"}, seed=seed)
+        return Recipe(space="weights", coefficients=both, rule=rule)
+
+    once = engine.serve(dare(0)).next_token_logprobs(TEXTS)
+    assert np.abs(engine.serve(dare(1)).next_token_logprobs(TEXTS) - once).max() > 1e-3
+    assert (engine.serve(dare(0)).next_token_logprobs(TEXTS) == once).all()

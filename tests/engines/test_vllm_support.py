@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.engines import vllm, vllm_support
+from bench.engines import require_servable, vllm, vllm_support
 from bench.engines.vllm_support import VllmSettings, require_supported, unsupported, why_not
-from bench.schema import Recipe, UserError
+from bench.schema import Recipe, Rule, UserError
 from bench.suite.checkpoints import Checkpoint
 
 GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 64, "vocab_size": 300}
@@ -41,6 +41,15 @@ def test_other_models_are_refused_with_what_is_supported(
         require_supported(checkpoint(tmp_path, **changes), "cpu")
     assert "the vllm engine serves GPT-2 models" in str(caught.value)
     assert "--engine transformers" in str(caught.value)
+
+
+def test_a_rule_is_refused_with_the_reason_and_a_sum_is_not() -> None:
+    both = {"base": 1.0, "expert": 0.5}
+    require_servable("vllm", [Recipe(space="weights", coefficients=both)])
+    ruled = Recipe(space="weights", coefficients=both, rule=Rule(name="ties"))
+    require_servable("transformers", [ruled])
+    with pytest.raises(UserError, match="not by the rule ties; use --engine transformers"):
+        require_servable("vllm", [ruled])
 
 
 def test_a_gpu_takes_head_sizes_that_the_cpu_lacks() -> None:

@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 
 import methods
-from bench.schema import MethodSpec, Prompt, PromptSource, Recipe, Sampling, Suite, UserError, canonical_json
+from bench.schema import MethodSpec, Prompt, PromptSource, Recipe, Rule, Sampling, Suite, UserError, canonical_json
 from bench.suite import keys
 from bench.suite.points import plan_points
 
 DIGESTS = {"base": "b", "expert": "e", "antiexpert": "a"}
+PLAIN = "062545a5e0b0f4c15a5372695c7824ac4eaeb80f701eb53567401d78f29f59be"
+MIXED = "b94131910ba33d489d30a3e056e4b975604ddf9b22fcebbf950d7becefd62bb7"
 
 
 def suite(*specs: MethodSpec, checkpoints: tuple[str, ...] = ("base", "expert", "antiexpert")) -> Suite:
@@ -89,6 +91,39 @@ def test_what_changes_the_mixture_changes_its_key(changed: dict[str, Any]) -> No
         digests=DIGESTS,
     )  # fmt: skip
     assert keys.mixture_key(**same) != keys.mixture_key(**(same | changed))
+
+
+def test_a_plain_sums_key_is_what_it_always_was() -> None:
+    """Stored work is found by these keys: they may not change."""
+    plain = Recipe(space="weights", coefficients={"base": 0.5, "expert": 0.5})
+    mixed = Recipe(space="logits", coefficients={"base": 1, "expert": 1, "antiexpert": -1}, filter_p=0.9)
+    found = [keys.mixture_key("transformers", 1, "float32", recipe, DIGESTS) for recipe in (plain, mixed)]
+    assert found == [PLAIN, MIXED]
+
+
+def ruled(rule: str, seed: int | None = None, **params: float) -> Recipe:
+    both = {"base": 1.0, "expert": 0.5, "antiexpert": -0.5}
+    return Recipe(space="weights", coefficients=both, rule=Rule(name=rule, params=params, seed=seed))
+
+
+def key_of(recipe: Recipe, digests: dict[str, str] = DIGESTS) -> str:
+    return keys.mixture_key("transformers", 1, "float32", recipe, digests)
+
+
+def test_a_rule_its_parameters_its_seed_and_its_base_are_in_the_key() -> None:
+    plain = Recipe(space="weights", coefficients={"base": 1, "expert": 0.5, "antiexpert": -0.5})
+    rules = [ruled("dare", 0, density=0.5), ruled("dare", 1, density=0.5), ruled("dare", 0, density=0.4),
+             ruled("ties", 0, density=0.5)]  # fmt: skip
+    assert len({key_of(recipe) for recipe in (plain, *rules)}) == 5
+    assert key_of(rules[0]) == key_of(ruled("dare", 0, density=0.5))
+    turned = Recipe(space="weights", coefficients={"base": 1, "expert": 1}, rule=Rule(name="dare"))
+    swapped = DIGESTS | {"base": DIGESTS["expert"], "expert": DIGESTS["base"]}
+    assert key_of(turned) != key_of(turned, swapped)  # the same two checkpoints, another one of them the base
+
+
+def test_a_rule_over_one_checkpoint_is_that_checkpoint() -> None:
+    alone = Recipe(space="weights", coefficients={"base": 1, "expert": 0}, rule=Rule(name="ties"))
+    assert alone == Recipe(space="weights", coefficients={"base": 1})
 
 
 def test_generation_keys_follow_rows_texts_and_sampling() -> None:

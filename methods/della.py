@@ -1,0 +1,27 @@
+"""Drop by magnitude, elect, fuse."""
+
+from pydantic import model_validator
+
+from bench.schema import Recipe
+from methods.base import FiniteFloat, Method, Seed, Share, merged
+
+
+class Della(Method):
+    """DARE that keeps large elements more often than small ones, by `epsilon` in all; then TIES' election."""
+
+    source = "Deep et al. 2024, DELLA-Merging, section 3"
+    formula = "theta0 + alpha mean of {drop(tau+), -drop(tau-)} with the elected sign, p = 1 - density -+ epsilon / 2"
+    alpha: FiniteFloat
+    density: Share = 0.5
+    epsilon: Share = 0.2
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _odds(self) -> "Della":
+        if not self.epsilon / 2 < self.density <= 1 - self.epsilon / 2:
+            raise ValueError(f"density {self.density} -+ epsilon / 2 = {self.epsilon / 2} should lie between 0 and 1")
+        return self
+
+    def recipe(self) -> Recipe:
+        of = {"base": 1, "expert": self.alpha, "antiexpert": -self.alpha}
+        return merged("della", self.seed, of=of, density=self.density, epsilon=self.epsilon)
