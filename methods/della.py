@@ -1,8 +1,6 @@
 """Drop by magnitude, elect, fuse."""
 
-from pydantic import model_validator
-
-from bench.schema import Recipe
+from bench.schema import Recipe, UserError
 from methods.base import FiniteFloat, Method, Seed, Share, merged
 
 
@@ -16,12 +14,8 @@ class Della(Method):
     epsilon: Share = 0.2
     seed: Seed = 0
 
-    @model_validator(mode="after")
-    def _odds(self) -> "Della":
-        if not self.epsilon / 2 < self.density <= 1 - self.epsilon / 2:
-            raise ValueError(f"density {self.density} -+ epsilon / 2 = {self.epsilon / 2} should lie between 0 and 1")
-        return self
-
     def recipe(self) -> Recipe:
+        if not self.epsilon / 2 < self.density <= 1 - self.epsilon / 2:
+            raise UserError(f"della: density {self.density} -+ epsilon / 2 = {self.epsilon / 2} leaves 0 to 1")
         of = {"base": 1, "expert": self.alpha, "antiexpert": -self.alpha}
         return merged("della", self.seed, of=of, density=self.density, epsilon=self.epsilon)

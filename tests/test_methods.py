@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 import methods
-from bench.schema import Recipe, Rule
+from bench.schema import Recipe, Rule, UserError
 from methods.arithmetic import Expo, RewardedSoups, TaskArithmetic
 from methods.breadcrumbs import Breadcrumbs
 from methods.dare import Dare
@@ -135,8 +135,9 @@ def test_a_rules_parameters_reach_the_recipe_by_hand() -> None:
 
 
 def test_dellas_odds_stay_odds() -> None:
-    with pytest.raises(ValidationError, match="should lie between 0 and 1"):
-        Della(alpha=1, density=0.95, epsilon=0.2)
+    assert Della(alpha=1, density=0.95, epsilon=0.1).recipe().rule
+    with pytest.raises(UserError, match="leaves 0 to 1"):
+        Della(alpha=1, density=0.95, epsilon=0.2).recipe()
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
