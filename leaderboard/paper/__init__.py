@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+from leaderboard.charts.layout import on_page
 from leaderboard.measure.rank import Series
+from leaderboard.numbers import RULE
 from leaderboard.paper.bridge import between_basins
 from leaderboard.paper.cast import cast
 from leaderboard.paper.figure import Figure
-from leaderboard.paper.layout import compose
 from leaderboard.paper.linearity import linearity
 from leaderboard.paper.next_word import next_word
-from leaderboard.paper.panel import Panel
 from leaderboard.paper.plane import held_out_loss, sentiment_and_perplexity
 from leaderboard.paper.sweeps import along_the_line, line_against_push, push_against_ensemble
 from leaderboard.paper.weight_distance import weight_distance
@@ -33,14 +33,7 @@ def paper_figures(board: Board, series: Sequence[Series]) -> list[Figure]:
     ]
 
 
-WIDTH, HEIGHT, FONT = 460, 250, 12  # pixels; the page stretches a panel to its place and keeps the margins
-
-
 def page_data(board: Board, figures: Sequence[Figure]) -> dict[str, Any]:
     """What the page's script draws: figure -> prompt set -> panels, each with the rows of its table."""
-    drawn = {f.claim.key: {p: [_drawing(panel) for panel in panels] for p, panels in f.panels.items()} for f in figures}
-    return {"labels": [place.label for place in board.places], "figures": drawn}
-
-
-def _drawing(panel: Panel) -> dict[str, Any]:
-    return compose([panel], WIDTH, HEIGHT, FONT) | {"head": panel.head, "rows": panel.rows}
+    drawn = {f.claim.key: {p: [on_page(panel) for panel in panels] for p, panels in f.panels.items()} for f in figures}
+    return {"rule": RULE, "places": [{"label": place.label} for place in board.places], "figures": drawn}

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from leaderboard.charts.panel import Panel, axis, color, curve, metric_title, position, stretched, table, values
 from leaderboard.measure.rank import COST, Series, chord_rise
 from leaderboard.names import title
-from leaderboard.numbers import number
+from leaderboard.numbers import number, shown
 from leaderboard.paper.cast import Cast
-from leaderboard.paper.figure import Claim, Figure, Finding, absent, beyond, shown
-from leaderboard.paper.panel import Panel, axis, color, curve, metric_title, position, stretched, table, values
+from leaderboard.paper.figure import Claim, Figure, Finding, absent, beyond
 from leaderboard.read.board import ALL, Board
 
 DISTINCT = ("distinct_1", "distinct_2", "distinct_3")

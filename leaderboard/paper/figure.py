@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.schema import Number
-from leaderboard.numbers import number
-from leaderboard.paper.panel import Panel
+from leaderboard.charts.panel import Panel
 from leaderboard.read.board import ALL
 
 ABSENT = "Not shown by this database"
@@ -42,13 +41,6 @@ class Figure:
 
 def absent(what: str) -> list[Finding]:
     return [Finding(f"{ABSENT}: {what}.")]
-
-
-def shown(x: Number) -> str:
-    if x.value is None:
-        return f"{number(None)} ({x.reason})" if x.reason else number(None)
-    interval = "" if x.low is None or x.high is None else f" [{number(x.low)}, {number(x.high)}]"
-    return number(x.value) + interval
 
 
 def beyond(x: Number, threshold: float, good: int) -> bool | None:

@@ -6,12 +6,12 @@ Then sentiment is linear in alpha and beta, and mixing weights gives the distrib
 import numpy as np
 
 from bench.stats import Floats, with_interval
+from leaderboard.charts.panel import ALPHA, Panel, axis, curve, metric_title, stretched, table, upright, values
 from leaderboard.measure.rank import CONTROL, Series, draws
 from leaderboard.names import title
-from leaderboard.numbers import number
+from leaderboard.numbers import number, shown
 from leaderboard.paper.cast import Cast
-from leaderboard.paper.figure import Claim, Figure, Finding, absent, shown
-from leaderboard.paper.panel import ALPHA, Panel, axis, curve, metric_title, stretched, table, upright, values
+from leaderboard.paper.figure import Claim, Figure, Finding, absent
 from leaderboard.paper.plane import design, maps
 from leaderboard.read.board import ALL, Board
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from leaderboard.charts.panel import ALPHA, DASHES, Panel, Trace, axis, curve, logarithmic, position, table, values
 from leaderboard.measure.rank import Series, spearman
 from leaderboard.names import family, item
 from leaderboard.numbers import number
 from leaderboard.paper.cast import Cast
 from leaderboard.paper.figure import Claim, Figure, Finding, absent
-from leaderboard.paper.panel import ALPHA, DASHES, Panel, Trace, axis, curve, logarithmic, position, table, values
 from leaderboard.read.board import ALL, Board
 
 POLARITY = {

@@ -7,12 +7,12 @@ import numpy as np
 
 from bench.schema import Number
 from bench.stats import Floats, with_interval
+from leaderboard.charts.panel import ALPHA, BETA, Panel, Trace, axis, color_bar, metric_title, table
 from leaderboard.measure.rank import CONTROL, COST, Series, draws
 from leaderboard.names import title
-from leaderboard.numbers import short
+from leaderboard.numbers import short, shown
 from leaderboard.paper.cast import Cast, experts_total
-from leaderboard.paper.figure import Claim, Figure, Finding, absent, beyond, shown
-from leaderboard.paper.panel import ALPHA, BETA, Panel, Trace, axis, color_bar, metric_title, table
+from leaderboard.paper.figure import Claim, Figure, Finding, absent, beyond
 from leaderboard.read.board import ALL, Board
 
 LOSSES = ("nll_positive", "nll_negative")

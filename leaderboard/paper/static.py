@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.schema import UserError
+from leaderboard.charts.layout import compose
+from leaderboard.charts.panel import Panel
 from leaderboard.measure.rank import find_series
 from leaderboard.paper import paper_figures
 from leaderboard.paper.figure import Figure
-from leaderboard.paper.layout import compose
-from leaderboard.paper.panel import Panel
 from leaderboard.read.board import ALL, Board
 
 FORMATS = ("svg", "pdf", "png")

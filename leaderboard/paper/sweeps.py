@@ -6,6 +6,18 @@ import numpy as np
 
 from bench.schema import Number
 from bench.stats import with_interval
+from leaderboard.charts.panel import (
+    ALPHA,
+    Panel,
+    axis,
+    curve,
+    metric_title,
+    position,
+    stretched,
+    table,
+    upright,
+    values,
+)
 from leaderboard.measure.rank import (
     CONTROL,
     COST,
@@ -16,10 +28,9 @@ from leaderboard.measure.rank import (
     monotonicity,
 )
 from leaderboard.names import title
-from leaderboard.numbers import number, plain
+from leaderboard.numbers import number, plain, shown
 from leaderboard.paper.cast import Cast, same_place
-from leaderboard.paper.figure import Claim, Figure, Finding, absent, beyond, shown
-from leaderboard.paper.panel import ALPHA, Panel, axis, curve, metric_title, position, stretched, table, upright, values
+from leaderboard.paper.figure import Claim, Figure, Finding, absent, beyond
 from leaderboard.read.board import ALL, Board
 
 DRAWN = (CONTROL, COST, "acceptability")

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from leaderboard.charts.panel import Panel, axis, color_bar
 from leaderboard.names import family
 from leaderboard.numbers import number
 from leaderboard.paper.figure import Claim, Figure, Finding, absent
-from leaderboard.paper.panel import Panel, axis, color_bar
 from leaderboard.paper.plane import height, log_ticks
 from leaderboard.read.board import ALL, Board
 

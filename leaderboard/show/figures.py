@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.schema import Number
-from leaderboard.measure.rank import CONTROL, COST, PRICE, Series, price_limit
+from leaderboard.charts.layout import on_page
+from leaderboard.charts.panel import BAND, Panel, axis, color, logarithmic, stretched, style
+from leaderboard.measure.rank import CONTROL, COST, Series, price_limit
 from leaderboard.names import family, title
-from leaderboard.numbers import short
+from leaderboard.numbers import RULE, short
 from leaderboard.read.board import ALL, Board, MetricInfo
 
 CURVES = (
@@ -29,11 +31,19 @@ def of_points(board: Board) -> dict[str, MetricInfo]:
 def page_data(board: Board, series: Sequence[Series]) -> dict[str, Any]:
     """Everything the script needs, ready for JSON."""
     owner = {i: s.slot for s in series for i in s.places}
-    metrics = of_points(board)
+    metrics, sets = of_points(board), [ALL, *board.sets]
+    steered = [s for s in series if s.kind != "plane"]
     return {
-        "sets": [ALL, *board.sets],
+        "sets": sets,
         "series": [
-            {"name": s.name, "slug": s.slug, "slot": s.slot, "kind": s.kind, "axis": s.axis, "places": list(s.places)}
+            {
+                "name": s.name,
+                "slug": s.slug,
+                "kind": s.kind,
+                "axis": s.axis,
+                "places": list(s.places),
+                "style": style(color(s.slot), s.slot),
+            }
             for s in series
         ],
         "places": [
@@ -49,13 +59,21 @@ def page_data(board: Board, series: Sequence[Series]) -> dict[str, Any]:
             for name, m in metrics.items()
         },
         "values": {name: _columns(board, name) for name in metrics},
+        "rule": RULE,
+        "band": BAND,
+        "layout": on_page(Panel("", [], axis(""), axis(""), []))["layout"],
+        "axes": {name: {p: stretched(_values(board, steered, name, p)) for p in sets} for name in metrics},
+        "prices": {p: logarithmic(_values(board, series, COST, p)) for p in sets},
         "base": board.base,
         "control": CONTROL,
         "cost": COST,
-        "limit": {prompts: short(price_limit(board, prompts)) for prompts in (ALL, *board.sets)},
-        "price": PRICE,
+        "limit": {prompts: short(price_limit(board, prompts)) for prompts in sets},
         "figures": figures(board, series),
     }
+
+
+def _values(board: Board, series: Sequence[Series], metric: str, prompts: str) -> list[float]:
+    return [v for s in series for i in s.places if (v := board.value(i, metric, prompts)) is not None]
 
 
 def _x(params: Mapping[str, Any], axis: str) -> list[float]:

@@ -53,7 +53,7 @@ PAGES = (
     ("runs", "runs.html", "Provenance"),
     ("methodology", "methodology.html", "Methodology"),
 )
-ASSETS = ("style.css", "site.js", "board.js", "paper.js", "completions.js")
+ASSETS = ("style.css", "site.js", "charts.js", "board.js", "paper.js", "completions.js")
 
 
 def render(databases: Sequence[Path], site: Path) -> None:

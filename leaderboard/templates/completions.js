@@ -1,6 +1,7 @@
 // Completions side by side.  Texts arrive as script files, one a method, and enter the page only as text.
 "use strict";
 (function () {
+  const { make } = window.lerpbench;
   const data = JSON.parse(document.getElementById("data").textContent);
   const LIMIT = 200; // texts drawn in one column
   const loaded = {}; // file -> {generation: columns}
@@ -18,12 +19,6 @@
       document.head.append(script);
     });
     return waiting[file];
-  }
-  function make(tag, attributes = {}, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
   }
 
   // ------------------------------------------------------------------------------------------------- state
@@ -73,9 +68,7 @@
     if (extra.sample !== undefined) hash.set("sample", extra.sample);
     return "#" + hash;
   }
-  function remember() {
-    try { history.replaceState(null, "", location.pathname + location.search + link(state.sample === null ? {} : { sample: state.sample })); } catch { /* no permalink here */ }
-  }
+  const remember = () => window.lerpbench.remember(location.search, link(state.sample === null ? {} : { sample: state.sample }));
 
   // ------------------------------------------------------------------------------------------------- drawing
   function controls() {

@@ -33,6 +33,16 @@
       });
     });
   }
+  function make(tag, attributes = {}, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.append(...children);
+    return element;
+  }
+  function remember(choices, hash = location.hash) { // a browser that forbids this on file:// loses the permalink, no more
+    const text = new URLSearchParams(choices).toString();
+    try { history.replaceState(null, "", `${location.pathname}${text ? "?" + text : ""}${hash}`); } catch { /* no permalink here */ }
+  }
   // A block with data-choice is shown if, for every select[data-chooses=NAME], its data-NAME holds the chosen value (words
   // apart by spaces) or is absent; an empty value takes all.  The address remembers the choice.
   function choosers() {
@@ -46,19 +56,19 @@
       const none = document.querySelector("[data-none]");
       if (none) none.hidden = Array.from(document.querySelectorAll("[data-counts]")).some((block) => block.offsetParent !== null);
     }
-    function remember() {
+    function keep() {
       const kept = new URLSearchParams(location.search);
       for (const { value, dataset } of selects) kept.set(dataset.chooses, value);
-      try { history.replaceState(null, "", `${location.pathname}?${kept}${location.hash}`); } catch { /* no permalink here */ }
+      remember(kept);
     }
     for (const select of selects) {
       const value = asked.get(select.dataset.chooses);
       if (Array.from(select.options, (option) => option.value).includes(value)) select.value = value;
-      select.addEventListener("change", () => { show(); remember(); });
+      select.addEventListener("change", () => { show(); keep(); });
     }
     if (selects.length) show();
   }
   document.querySelectorAll("table.sortable").forEach(sortable);
   choosers();
-  window.lerpbench = { sortable };
+  window.lerpbench = { make, remember, sortable };
 })();

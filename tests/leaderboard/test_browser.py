@@ -1,13 +1,17 @@
 """The pages in a real browser: no errors, no requests, sorting, filtering, links, nothing wider than the screen."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from toyboard import HOSTILE, MakeDatabase, make_suite
 from webdriver import Browser, browser, why_missing
 
+from leaderboard.numbers import number
 from leaderboard.show.render import render
 
 pytestmark = pytest.mark.skipif(why_missing() is not None, reason=str(why_missing()))
@@ -190,10 +194,44 @@ def test_the_papers_figures_follow_the_chosen_prompts(chromium: Browser, site: P
     row = chromium.run("return [...document.querySelector('#figure-3 tbody tr').cells].map((c) => c.textContent)")
     over = chromium.run("return document.querySelector('#figure-3 .canvas').data.at(-1).text[0]")
     assert over == f"<b>{row[0]}</b><br>{row[1]} {row[2]} ({row[3]}; n {row[4]})" and row[0] == "g1(alpha=-1)"
-    painted = "return document.querySelector('#figure-3 .canvas').data.at(-1).line.color"
-    assert chromium.run(painted) == chromium.run(
+    point = "{ points: [{ customdata: 3 }] }"
+    chromium.run(f"document.querySelector('#figure-3 .canvas').emit('plotly_click', {point})")
+    chromium.wait("location.pathname.endsWith('completions.html')")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_both_pages_draw_a_curve_alike(chromium: Browser, site: Path, dark: bool) -> None:
+    """The board's script makes g1's curve from columns, the paper's page shows the one that Python made."""
+    kept = "({ x, y, mode, line, marker, text, fillcolor }) => ({ x, y, mode, line, marker, text, fillcolor })"
+
+    def drawn(figure: str) -> Any:
+        return chromium.run(f"return document.querySelector('{figure} .canvas').data.slice(-2).map({kept})")
+
+    chromium.open((site / "index.html").as_uri() + "?hide=g2,dexperts,g3,base,expert,antiexpert", dark=dark)
+    ready(chromium, "index")
+    board = drawn("#curves-sentiment")
+    chromium.open(site / "paper.html", dark=dark)
+    chromium.wait("document.querySelectorAll('#figure-3 .js-plotly-plot').length === 3")
+    assert board == drawn("#figure-3")
+    assert board[1]["line"]["color"] == chromium.run(
         "return getComputedStyle(document.documentElement).getPropertyValue('--s0').trim()"
     )
+
+
+def test_a_number_is_written_alike_in_both_languages(chromium: Browser, site: Path) -> None:
+    """Over 24 orders of magnitude, at the rule's edges, and at ties, where both go to the even digit."""
+    rng = np.random.default_rng(0)
+    scattered = [float(f"{x:.5g}") for x in rng.normal(size=2000) * 10.0 ** rng.integers(-12, 12, 2000)]
+    edges = [
+        edge + step for edge in (0, 1e-5, 1e-4, 0.01, 0.1, 2, 10, 1000, 1e6) for step in (-1e-9, 0, 1e-9, 0.0004996)
+    ]
+    ties = [n / 16 for n in range(-400, 400)] + [n / 2 for n in range(1990, 2100)] + [0.0625, 1.9375, 999.95, 999.5]
+    values = [*scattered, *edges, *ties, -0.0]
+    chromium.open(site / "index.html")
+    ready(chromium, "index")
+    written = chromium.run(f"return {json.dumps(values)}.map(window.lerpbench.charts.number)")
+    assert [(v, text) for v, text in zip(values, written, strict=True) if text != number(v)] == []
+    assert chromium.run("return window.lerpbench.charts.number(null)") == number(None)
 
 
 def test_table_behind_a_plot(chromium: Browser, site: Path) -> None:

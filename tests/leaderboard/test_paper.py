@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from bench.schema import Number, Recipe, Space
+from leaderboard.charts.layout import compose
 from leaderboard.measure.rank import chord_rise, find_series, steering
 from leaderboard.numbers import short
 from leaderboard.paper import paper_figures
 from leaderboard.paper.cast import cast
 from leaderboard.paper.figure import Figure
-from leaderboard.paper.layout import compose
 from leaderboard.paper.linearity import explained
 from leaderboard.paper.plane import on_the_line
 from leaderboard.paper.static import palette, printed
@@ -164,7 +164,7 @@ def test_weight_distances(probed: Board) -> None:
 def test_linearity_near_the_base(probed: Board) -> None:
     """|alpha| + |beta| over {-1, -0.5, 0, 0.5, 1} squared: the median is 1, the largest 2."""
     texts = [f.text for f in drawn(probed)["linearity"].findings]
-    assert re.match(r"A linear function .* explains 0\.9\d+ \[0\.9", texts[0])
+    assert re.match(r"A linear function .* explains 0\.9\d+ \(0\.9", texts[0])
     assert "median 0.100, at worst 0.200 at g3(alpha=-1, beta=-1)" in texts[1]
     assert "median 0.900, at worst 0.800" in texts[2]
 

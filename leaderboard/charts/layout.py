@@ -3,9 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leaderboard.paper.panel import Panel, safe
+from leaderboard.charts.panel import Panel, safe
 
 GAP_PX, BAR_PX, TITLE_PX, TOP_PX, SIDES_PX = 62, 74, 24, 38, (52, 14)
+
+
+WIDTH, HEIGHT, FONT = 460, 250, 12  # pixels; the page stretches a panel to its place and keeps the margins
+
+
+def on_page(panel: Panel) -> dict[str, Any]:
+    """One panel with the numbers behind it, as the pages' script takes it."""
+    return compose([panel], WIDTH, HEIGHT, FONT) | {"head": panel.head, "rows": panel.rows}
 
 
 def columns_of(n: int) -> int:

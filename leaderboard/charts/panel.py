@@ -14,13 +14,14 @@ import numpy as np
 from bench.schema import Number
 from leaderboard.measure.rank import Series
 from leaderboard.names import title
-from leaderboard.numbers import MINUS, number, short
+from leaderboard.numbers import MINUS, between, number, short
 from leaderboard.read.board import ALL, Board
 
 Trace = dict[str, Any]
 ALPHA, BETA = "\N{GREEK SMALL LETTER ALPHA}", "\N{GREEK SMALL LETTER BETA}"
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down", "pentagon", "hexagon")
-DASHES = ("solid", "dash", "dashdot", "dot", "longdash", "longdashdot")
+DASHES = ("solid", "7px,4px", "7px,3px,2px,3px", "2px,3px", "11px,4px", "11px,3px,2px,3px")  # for Plotly and for SVG
+BAND = 0.16  # opacity of intervals
 HEAD = ("Setting", "Metric", "Value", "95 % interval", "n")
 
 
@@ -67,6 +68,14 @@ def axis(text: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": safe(text), "standoff": 6}, **more}
 
 
+def style(paint: str, mark: int) -> Trace:
+    """The line and the marks of a series, everywhere."""
+    return {
+        "line": {"color": paint, "width": 1.8, "dash": DASHES[mark % len(DASHES)]},
+        "marker": {"color": paint, "size": 6, "symbol": SYMBOLS[mark % len(SYMBOLS)]},
+    }
+
+
 def scored(result: Number) -> str:
     return str(result.n_scored) if result.n_scored == result.n_total else f"{result.n_scored}/{result.n_total}"
 
@@ -78,8 +87,7 @@ def table(board: Board, places: Iterable[int], metrics: Sequence[str], prompts: 
         for metric in metrics:
             r = board.get(i, metric, prompts)
             if r is not None:
-                interval = number(None) if r.low is None else f"{number(r.low)} to {number(r.high)}"
-                found.append([i, title(metric), number(r.value), interval, scored(r)])
+                found.append([i, title(metric), number(r.value), between(r) or number(None), scored(r)])
     return found
 
 
@@ -103,11 +111,10 @@ def curve(board: Board, series: Series, metric: str, prompts: str = ALL, *, name
         "x": [position(board, series, i) for i, _ in known],
         "y": [short(r.value) for _, r in known],
         "mode": "lines+markers",
-        "line": {"color": paint, "width": 1.8, "dash": DASHES[mark % len(DASHES)]},
-        "marker": {"color": paint, "size": 6, "symbol": SYMBOLS[mark % len(SYMBOLS)]},
         "customdata": [i for i, _ in known],
         "meta": title(metric),
     }
+    line |= style(paint, mark)
     framed = [(position(board, series, i), r) for i, r in known if r.low is not None]
     if len(framed) < 2:
         return [line]
@@ -115,7 +122,7 @@ def curve(board: Board, series: Series, metric: str, prompts: str = ALL, *, name
     edge = [short(r.low) for _, r in framed], [short(r.high) for _, r in framed]
     band = common | {
         "x": xs + xs[::-1], "y": edge[0] + edge[1][::-1], "mode": "lines", "line": {"width": 0}, "fill": "toself",
-        "fillcolor": f"{paint}:0.16", "hoverinfo": "skip", "showlegend": False,
+        "fillcolor": f"{paint}:{BAND}", "hoverinfo": "skip", "showlegend": False,
     }  # fmt: skip
     return [band, line]
 
