@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.markdown import table
 from bench.progress import Advance, silent
 from bench.schema import Completion, Estimate, Point, Prompt, Sampling, Suite, Value
 from bench.serving import Engine, ServedModel
@@ -95,18 +96,16 @@ class ParityReport(Value):
     def markdown(self) -> str:
         """A table with a row a point, and the verdict."""
         head = f"{self.engine_a} against {self.engine_b}, suite {self.suite}, {self.dtype} on {self.device}: "
-        lines = [head + ("they agree" if self.passed else "THEY DIFFER"), ""]
-        lines += ["| point | greedy texts equal | largest log-probability difference | smallest p (corrected) |"]
-        lines += ["|---|---|---|---|"]
-        lines += [_row(point) for point in self.points]
-        return "\n".join(lines) + "\n"
+        columns = ["point", "greedy texts equal", "largest log-probability difference", "smallest p (corrected)"]
+        verdict = "they agree" if self.passed else "THEY DIFFER"
+        return f"{head}{verdict}\n\n{table(columns, map(_row, self.points))}\n"
 
 
-def _row(point: PointParity) -> str:
+def _row(point: PointParity) -> tuple[str, ...]:
     difference = "-" if point.max_logprob_difference is None else f"{point.max_logprob_difference:.1e}"
     least = min(point.metrics, key=lambda m: m.p_value, default=None)
     tested = "-" if least is None else f"{least.p_value:.3f} ({least.p_adjusted:.2f}), {least.metric}"
-    return f"| {point.label} | {point.greedy_equal} of {point.greedy_total} | {difference} | {tested} |"
+    return point.label, f"{point.greedy_equal} of {point.greedy_total}", difference, tested
 
 
 # ---------------------------------------------------------------------------------------------- effects

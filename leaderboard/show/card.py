@@ -5,10 +5,11 @@ from typing import Any
 
 import yaml
 
+from bench.markdown import escaped, table
 from leaderboard.measure.overhead import cells
 from leaderboard.measure.rank import find_series, rank
 from leaderboard.read.board import Board
-from leaderboard.show.readme import COLUMNS, escaped, number, settings, table
+from leaderboard.show.readme import COLUMNS, by_method, number, settings
 from leaderboard.show.render import facts, source_name, tidy_command
 
 TAGS = ("lerpbench", "text-generation", "controllable-text-generation", "weight-interpolation", "model-merging")
@@ -64,27 +65,32 @@ def _section(board: Board) -> Iterator[str]:
     yield f"## {escaped(board.title)}\n"
     if description := str(board.definition.get("description") or "").strip():
         yield f"{escaped(description)}\n"
-    yield "\n".join(table(board))
+    yield by_method(board)
     yield f"\n### Every setting\n\n{settings(board)}\n"
     if board.overhead:
         yield "### Overhead\n\nSeconds per output token over the base's, in the same rounds.\n"
-        yield "| method | batch size | new tokens | ratio to base |\n|---|---|---|---|"
-        for cell in cells(board.overhead):
-            for cost in cell.costs:
-                ratio = number(cost.ratio.value, cost.ratio.low, cost.ratio.high) + (
-                    ", = base" if cost.within_floor else ""
-                )
-                yield f"| {escaped(cost.method)} | {cell.batch_size} | {cell.new_tokens} | {ratio} |"
-        yield ""
-    yield "### How it was measured\n\n| | |\n|---|---|"
-    yield from (f"| {escaped(name)} | {escaped(value)} |" for name, value in facts(board))
-    for name, source in board.definition.get("checkpoints", {}).items():
-        digest = board.protocol.checkpoints.get(name)
-        yield f"| checkpoint {escaped(name)} | {escaped(source_name(source))}, SHA-256 {digest or 'unknown'} |"
-    for name, judge in board.protocol.evaluators.items():
-        yield f"| evaluator {escaped(name)} | {escaped(judge)} |"
+        yield table(["method", "batch size", "new tokens", "ratio to base"], _costs(board)) + "\n"
+    yield "### How it was measured\n"
+    yield table(["", ""], _measured(board))
     commands = dict.fromkeys(tidy_command(run.command) for run in board.runs)
     yield "".join(f"\n    {' '.join(command.split())}" for command in commands) + "\n"
     yield "### Caveats\n"
     yield from (f"- {escaped(text)}" for text in (*CAVEATS, *board.notes))
     yield ""
+
+
+def _costs(board: Board) -> Iterator[tuple[object, ...]]:
+    for cell in cells(board.overhead):
+        for cost in cell.costs:
+            verdict = ", = base" if cost.within_floor else ""
+            ratio = number(cost.ratio.value, cost.ratio.low, cost.ratio.high) + verdict
+            yield cost.method, cell.batch_size, cell.new_tokens, ratio
+
+
+def _measured(board: Board) -> Iterator[tuple[object, object]]:
+    yield from facts(board)
+    for name, source in board.definition.get("checkpoints", {}).items():
+        digest = board.protocol.checkpoints.get(name)
+        yield f"checkpoint {name}", f"{source_name(source)}, SHA-256 {digest or 'unknown'}"
+    for name, judge in board.protocol.evaluators.items():
+        yield f"evaluator {name}", judge

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.markdown import table
 from bench.schema import OverheadRecord, UserError
 from bench.store.write import Store
 from leaderboard.read.query import open_stores
@@ -92,7 +93,7 @@ def ratios(ledger: Ledger, new_tokens: int) -> str:
     floors = ["{:.3f} to {:.3f}".format(*r.details["floor"]) for r in bases if r is not None]
     methods = dict.fromkeys(r.method for r in ledger.records if r.metric == MAIN and r.method != BASE)
     rows = [[method, *(_ratio(ledger.line(method, MAIN, size, new_tokens)) for size in sizes)] for method in methods]
-    return _table([f"{new_tokens} new tokens", *heads], [*rows, ["noise floor", *floors]])
+    return table([f"{new_tokens} new tokens", *heads], [*rows, ["noise floor", *floors]])
 
 
 def _ratio(record: OverheadRecord | None) -> str:
@@ -112,16 +113,11 @@ def once(ledger: Ledger) -> str:
             paid = [ledger.line(record.method, "amortisation_tokens", size, length) for size in sizes]
             switch = f"{record.value * 1e3:.2f} ms"
             rows.append([record.method, switch, *("" if r is None else _tokens(r) for r in paid)])
-    return _table(["once", "switch", *(f"tokens until paid off, batch {size}" for size in sizes)], rows)
+    return table(["once", "switch", *(f"tokens until paid off, batch {size}" for size in sizes)], rows)
 
 
 def _tokens(record: OverheadRecord) -> str:
     return "never" if record.value is None else f"{max(1.0, record.value):,.0f}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def provenance(ledger: Ledger) -> str:

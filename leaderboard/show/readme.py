@@ -6,8 +6,9 @@ python -m leaderboard.show.readme results.db README.md
 import sys
 from pathlib import Path
 
+from bench.markdown import table
 from bench.schema import Number, UserError
-from leaderboard.measure.rank import Row, find_series, rank, steering
+from leaderboard.measure.rank import PRICE, Row, find_series, rank, steering
 from leaderboard.numbers import plain
 from leaderboard.read.board import Board
 from leaderboard.read.merge import load_boards
@@ -21,8 +22,8 @@ def main(arguments: list[str]) -> int:
     try:
         with open_stores([database]) as stores:
             (board, *_) = load_boards(stores, [database])
-            lines = [*table(board), "", provenance(board)]
-            spliced = splice(document.read_text(encoding="utf-8"), "\n".join(lines), "results")
+            content = f"{by_method(board)}\n\n{provenance(board)}"
+            spliced = splice(document.read_text(encoding="utf-8"), content, "results")
     except (UserError, OSError) as error:
         print(f"leaderboard.show.readme: {error}", file=sys.stderr)
         return 2
@@ -40,32 +41,28 @@ def splice(document: str, content: str, name: str) -> str:
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 
-def table(board: Board) -> list[str]:
-    """The table of methods in Markdown, line by line: each at its largest sentiment within the price limit."""
-    return [
-        "Each method where its sentiment is largest at no more than 1.5 times the base's perplexity, with 95 %",
-        "intervals that resample prompts.",
-        "",
-        f"| method | at | {' | '.join(COLUMNS)} | Spearman of sentiment with alpha |",
-        "|---|---|" + "---|" * (len(COLUMNS) + 1),
-        *[_line(board, row) for row in rank(board, steering(find_series(board)))],
-    ]
+def by_method(board: Board) -> str:
+    """The table of methods: each at its largest sentiment within the price limit."""
+    head = ["method", "at", *COLUMNS, "Spearman of sentiment with alpha"]
+    rows = [_line(board, row) for row in rank(board, steering(find_series(board)))]
+    return (
+        f"Each method where its sentiment is largest at no more than {PRICE:g} times the base's perplexity, with 95 %\n"
+        f"intervals that resample prompts.\n\n{table(head, rows)}"
+    )
 
 
 def settings(board: Board) -> str:
     """The same columns for every place of the board."""
-    lines = [f"| setting | {' | '.join(COLUMNS)} |", "|---|" + "---|" * len(COLUMNS)]
-    for i, place in enumerate(board.places):
-        lines.append(f"| {escaped(place.label)} | {' | '.join(_cell(board, i, metric) for metric in COLUMNS)} |")
-    return "\n".join(lines)
+    rows = [[place.label, *(_cell(board, i, metric) for metric in COLUMNS)] for i, place in enumerate(board.places)]
+    return table(["setting", *COLUMNS], rows)
 
 
-def _line(board: Board, row: Row) -> str:
+def _line(board: Board, row: Row) -> list[str]:
     if row.best is None:
-        return f"| {escaped(row.series.name)} | {row.reason} |" + " |" * (len(COLUMNS) + 1)
+        return [row.series.name, row.reason or "", *[""] * (len(COLUMNS) + 1)]
     at = ", ".join(f"{key} = {plain(value)}" for key, value in board.places[row.best].params.items())
     cells = [_cell(board, row.best, metric) for metric in COLUMNS]
-    return f"| {escaped(row.series.name)} | {escaped(at)} | {' | '.join(cells)} | {_derived(row.spearman)} |"
+    return [row.series.name, at, *cells, _derived(row.spearman)]
 
 
 def _cell(board: Board, place: int, metric: str) -> str:
@@ -73,14 +70,6 @@ def _cell(board: Board, place: int, metric: str) -> str:
     if found is None or found.value is None:
         return "not scored"
     return number(found.value, found.low, found.high)
-
-
-def escaped(text: object) -> str:
-    """Text in a table's cell or a line of Markdown: no markup, no line break."""
-    plain = " ".join(str(text).split())
-    for character in "\\`*_[]|":
-        plain = plain.replace(character, f"\\{character}")
-    return plain.replace("<", "&lt;")
 
 
 def number(value: float | None, low: float | None, high: float | None) -> str:
