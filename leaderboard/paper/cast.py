@@ -33,7 +33,7 @@ def cast(board: Board, series: Sequence[Series]) -> Cast:
 
 def _plays(board: Board, series: Series, space: str, total: float | None) -> bool:
     places = [board.places[i] for i in series.places]
-    fits = all(p.recipe.space == space and p.recipe.filter_p is None for p in places)
+    fits = all(p.recipe.space == space and p.recipe.filter_p is None and p.recipe.rule is None for p in places)
     return fits and (total is None or all(experts_total(p) == total for p in places))
 
 
