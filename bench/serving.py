@@ -69,6 +69,13 @@ class Engine(Protocol):
         """Of the last weights mixture: the share of the update to the base's weights left after rounding to dtype."""
         ...
 
+    def batches(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[int]]:
+        """The places of the prompts that are completed together.
+
+        Prompts cut between batches, in this order, are completed to the last bit as all are in one call.
+        """
+        ...
+
     def context_length(self) -> int:
         """Most tokens of a prompt and its completion together."""
         ...

@@ -18,7 +18,7 @@ from bench.suite.load import load_suite
 
 if TYPE_CHECKING:
     from bench.run.prepare import Work
-from bench.run.stages import EngineFactory
+from bench.run.worker import EngineFactory
 
 out = Console(markup=False, width=None if sys.stdout.isatty() else 140)
 

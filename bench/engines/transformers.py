@@ -62,6 +62,16 @@ class TransformersEngine:
             return None
         return self._share_that_survived(self._mixture(self._recipe), self._mixed[1])
 
+    def batches(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[int]]:
+        """Alike lengths share a batch."""
+        lengths = [len(self.token_ids(prompt.text)) for prompt in prompts]
+        order = sorted(range(len(prompts)), key=lengths.__getitem__)
+        per_batch = max(1, self.batch_rows // sampling.samples)
+        return [order[start : start + per_batch] for start in range(0, len(order), per_batch)]
+
+    def token_ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
     def context_length(self) -> int:
         return int(getattr(self.config, "max_position_embeddings", None) or 2**20)
 
@@ -254,7 +264,7 @@ class TransformersModel:
         self.end = int(end)
 
     def token_ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return self.engine.token_ids(text)
 
     def context_length(self) -> int:
         return self.engine.context_length()
@@ -265,11 +275,8 @@ class TransformersModel:
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent) -> list[Completion]:
         ids = [self.token_ids(prompt.text) for prompt in prompts]
         keys = row_keys(prompts, sampling.samples, sampling.seed).view(len(prompts), sampling.samples)
-        order = sorted(range(len(prompts)), key=lambda i: len(ids[i]))  # alike lengths share a batch
-        per_batch = max(1, self.engine.batch_rows // sampling.samples)
         drawn: dict[int, list[tuple[list[int], bool]]] = {}
-        for start in range(0, len(order), per_batch):
-            batch = order[start : start + per_batch]
+        for batch in self.engine.batches(prompts, sampling):
             rows = self._decode([ids[i] for i in batch], keys[batch].flatten(), sampling)
             for place, i in enumerate(batch):
                 drawn[i] = rows[place * sampling.samples : (place + 1) * sampling.samples]

@@ -93,6 +93,10 @@ class VllmEngine:
         share: float | None = live.call("lerpbench_survived", live.vector(recipe), live.names.index("base"))
         return share
 
+    def batches(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[int]]:
+        """One: a completion may change with the other prompts of a call."""
+        return [list(range(len(prompts)))]
+
     def context_length(self) -> int:
         return int(self.config.get("n_positions", 1024))
 

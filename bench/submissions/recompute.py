@@ -15,7 +15,7 @@ import numpy as np
 
 import evaluators
 from bench.progress import Advance, Task
-from bench.run.stages import estimates
+from bench.run.worker import estimates
 from bench.schema import Prompt, Sampling, UserError
 from bench.stats import MedianStatistic, RatioStatistic, Summary
 from bench.store.write import Store

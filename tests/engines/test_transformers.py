@@ -126,6 +126,18 @@ def test_batches_do_not_change_results(tiny_trio: dict[str, Path], recipe: Recip
     assert narrow == wide
 
 
+def test_prompts_cut_between_batches_run_in_the_batches_of_all(tiny_trio: dict[str, Path]) -> None:
+    """Six rows at most, three samples each: two prompts a batch, by length; the longest is alone."""
+    engine = TransformersEngine({n: resolve(str(f)) for n, f in tiny_trio.items()}, "float32", "cpu", batch_rows=6)
+    sampling = Sampling(samples=3, max_new_tokens=12)
+    batches = engine.batches(PROMPTS, sampling)
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    assert [len(TEXTS[i].split()) for batch in batches for i in batch] == [1, 2, 2, 5, 9]
+    tail = [i for batch in batches[1:] for i in batch]
+    cut = [PROMPTS[i] for i in tail]
+    assert [[tail[i] for i in batch] for batch in engine.batches(cut, sampling)] == batches[1:]
+
+
 def test_repeated_texts_in_other_rows_draw_other_samples(engine: TransformersEngine) -> None:
     drawn = engine.serve(weights(base=1)).generate(PROMPTS, Sampling(samples=5, max_new_tokens=8))
     assert texts(drawn[:5]) != texts(drawn[20:])  # rows 0 and 4 hold the same text

@@ -1,0 +1,161 @@
+"""Does units of work: one engine, opened when it is first needed, and the judges.  Knows no store.
+
+A unit gives the same events whichever worker does it, whatever that worker did before.
+"""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.progress import Advance, silent
+from bench.run.prepare import NamedEvaluator, Work
+from bench.run.units import Broken, Completed, Event, Failed, Inspect, Judge, Piece, Serve, Survived, Unit, Verdict
+from bench.schema import Completion, Estimate, Prompt, Recipe, UserError
+from bench.serving import Engine, NotFiniteError, ServedModel
+from bench.stats import RatioStatistic, Summary
+from evaluators.base import Judgement, Samples
+from evaluators.judges import Judges
+
+EngineFactory = Callable[[], Engine]
+
+
+class Answers:
+    """What the mixtures beside the points answered; each is served and asked once."""
+
+    def __init__(self, engine: Engine, work: Work) -> None:
+        self.engine = engine
+        self.work = work
+        self._kept: dict[str, NDArray[np.float32]] = {}
+
+    def beside(self, item: NamedEvaluator, recipe: Recipe) -> list[NDArray[np.float32]]:
+        """The answers of `beside(recipe)`.  Serves in place: ask before serving `recipe`."""
+        return [self._answer(item, other) for other in item.evaluator.beside(recipe)]
+
+    def _answer(self, item: NamedEvaluator, recipe: Recipe) -> NDArray[np.float32]:
+        key = item.key(self.work.mixture_key(recipe))
+        if key not in self._kept:
+            self._kept[key] = item.evaluator.answer(self.engine.serve(recipe))
+        return self._kept[key]
+
+
+class Worker:
+    """Does the units of one work, one at a time."""
+
+    def __init__(self, work: Work, engine_factory: EngineFactory, judges: Judges) -> None:
+        self.work = work
+        self.engine_factory = engine_factory
+        self.judges = judges
+        self._open: tuple[Engine, Answers] | None = None
+
+    def do(self, unit: Unit, samples: Samples | None = None, advance: Advance = silent) -> Iterator[Event]:
+        """What comes of a unit, as it comes; `samples`: what a `Judge` is to judge."""
+        match unit:
+            case Serve():
+                yield from self._serve(unit, advance)
+            case Judge() if samples is not None:
+                self.close()  # judges need the engine's memory
+                evaluator = self.work.evaluators[unit.evaluator].evaluator
+                judging = partial(evaluator.judge, samples, self.judges, advance)
+                yield self._verdict(unit.evaluator, judging, samples.prompts)
+            case Inspect():
+                evaluator = self.work.evaluators[unit.evaluator].evaluator
+                yield self._verdict(unit.evaluator, partial(evaluator.inspect, self.work.checkpoints))
+                advance(1)
+            case _:
+                raise ValueError(f"{unit} without samples")
+
+    def close(self) -> None:
+        """Give the engine's memory back."""
+        if self._open is not None:
+            self._open[0].close()
+            self._open = None
+
+    # ------------------------------------------------------------------------------------------ served mixtures
+
+    def _serve(self, unit: Serve, advance: Advance) -> Iterator[Event]:
+        """A mixture that is no model fails its point and stops nothing else; the next run tries it again."""
+        try:
+            yield from self._served(unit, advance)
+        except NotFiniteError as error:
+            yield Failed(str(error))
+        if unit.piece is None:
+            advance(1)
+
+    def _served(self, unit: Serve, advance: Advance) -> Iterator[Event]:
+        recipe = self.work.planned[unit.position].point.recipe
+        engine, answers = self._opened()
+        asking: list[tuple[int, list[NDArray[np.float32]]]] = []
+        for place in unit.probes:
+            try:
+                asking.append((place, answers.beside(self.work.evaluators[place], recipe)))
+            except Exception as error:
+                yield self._broken(place, error)
+        model = engine.serve(recipe)
+        if not np.isfinite(model.next_token_logprobs([self.work.prompts[0].text])).all():
+            raise NotFiniteError("its probabilities are not finite")
+        share = engine.survived_update() if recipe.space == "weights" else None
+        if share is not None:
+            yield Survived(share)
+        if unit.piece is not None:
+            yield self._complete(engine, model, unit.piece, advance)
+        for place, beside in asking:
+            evaluator = self.work.evaluators[place].evaluator
+            yield self._verdict(place, partial(evaluator.ask, model, recipe, beside))
+
+    def _opened(self) -> tuple[Engine, Answers]:
+        if self._open is None:
+            engine = self.engine_factory()
+            self._open = engine, Answers(engine, self.work)
+        return self._open
+
+    def _complete(self, engine: Engine, model: ServedModel, piece: Piece, advance: Advance) -> Completed:
+        started = time.perf_counter()
+        sampling = self.work.suite.sampling
+        batches = engine.batches(self.work.prompts, sampling)
+        first, end = (len(batches) * i // piece.of for i in (piece.index, piece.index + 1))
+        chosen = [place for batch in batches[first:end] for place in batch]
+        drawn = model.generate([self.work.prompts[i] for i in chosen], sampling, advance) if chosen else []
+        completions = [Completion(chosen[c.prompt], c.sample, c.text, c.n_tokens, c.finish_reason) for c in drawn]
+        completions.sort(key=lambda c: (c.prompt, c.sample))
+        return Completed(completions, time.perf_counter() - started)
+
+    # ------------------------------------------------------------------------------------------ verdicts
+
+    def _verdict(self, place: int, found: Callable[[], Judgement], prompts: Sequence[Prompt] = ()) -> Verdict | Broken:
+        started = time.perf_counter()
+        item = self.work.evaluators[place]
+        try:
+            judgement = found()
+        except Exception as error:
+            return self._broken(place, error)
+        items = prompts if judgement.items is None else judgement.items
+        sets = list(dict.fromkeys(prompt.set for prompt in items)) if judgement.items is None else []
+        return Verdict(
+            place,
+            metrics=[*item.evaluator.metrics(), *judgement.metrics],
+            scores=judgement.scores,
+            statistics=[s for s in judgement.summaries if isinstance(s, RatioStatistic)],
+            items=items,
+            estimates=[*judgement.estimates, *estimates(judgement.summaries, items, sets)],
+            duration_s=time.perf_counter() - started,
+        )
+
+    def _broken(self, place: int, error: Exception) -> Broken:
+        """What breaks in a plugin's evaluator is kept for the end and stops nothing else; our own bugs stop the run."""
+        if isinstance(error, UserError) or not self.work.evaluators[place].foreign:
+            raise error
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Broken(place, f"{what} ({where.filename}:{where.lineno})")
+
+
+def estimates(summaries: Sequence[Summary], items: Sequence[Prompt], sets: Sequence[str]) -> list[Estimate]:
+    """Every summary over all items (prompts None) and over each named set."""
+    owner = np.array([item.set for item in items])
+    everywhere = np.ones(len(items), dtype=bool)
+    found = [summary.estimate(everywhere, None) for summary in summaries]
+    return found + [summary.estimate(owner == name, name) for name in sets for summary in summaries]
