@@ -4,7 +4,6 @@ suite -> plan -> execute -> store -> leaderboard; each arrow carries values of t
 """
 
 import json
-import math
 from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Any, Literal
@@ -13,7 +12,6 @@ import pydantic
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -36,14 +34,6 @@ class Value(BaseModel):
     """A frozen pydantic value; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def plain_number(value: Any) -> Any:
-    """A parameter's number in the one way it is stored: 1 for 1.0, 0 for -0.0, 12 decimals; anything else as it is."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return value
-    rounded = round(value, 12)
-    return int(rounded) if rounded == int(rounded) and abs(rounded) < 2**53 else rounded
 
 
 def require_text(value: str) -> str:
@@ -223,7 +213,7 @@ class MethodSpec(Value):
     """A method named by a suite; every parameter is the list of values it sweeps."""
 
     name: str
-    params: dict[str, tuple[Annotated[Any, BeforeValidator(plain_number)], ...]] = {}
+    params: dict[str, tuple[Any, ...]] = {}
 
 
 class EvaluatorSpec(Value):

@@ -13,7 +13,7 @@ from bench.schema import Point, Prompt, Recipe, Suite, UserError
 from bench.store.write import Store
 from bench.suite import keys
 from bench.suite.checkpoints import Checkpoint, digests, require_mixable
-from bench.suite.points import plan_points
+from bench.suite.points import canonical, plan_points
 from bench.suite.prompts import load_prompts
 from evaluators.base import Evaluator, Subject
 
@@ -103,6 +103,7 @@ def prepare(
     limit_prompts: int | None = None,
 ) -> Work:
     """Plan, find and check.  Raises UserError for anything that would fail later."""
+    suite = canonical(suite, methods)
     points = plan_points(suite, methods, only)
     whole = plan_points(suite, methods) if only else points
     prompts = load_prompts(suite.prompts, limit_prompts)

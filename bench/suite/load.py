@@ -24,6 +24,7 @@ from bench.schema import (
     Suite,
     UserError,
 )
+from bench.suite.points import held
 
 PACKAGED = Path(str(files("bench") / "suites"))
 MAX_NODES = 100_000  # of a suite's YAML
@@ -143,21 +144,20 @@ def _method(entry: Any, i: int, path: Path, methods: Registry[Any]) -> MethodSpe
             raise UserError(f"{where}.{key}: unknown key {key!r}{hint}")
         if not values:
             raise UserError(f"{where}.{key}: expected a number or a list of numbers, got an empty list")
-        for value in values:
-            _check_parameter(cls, key, value, where)
+        swept[key] = tuple(_parameter(cls, key, value, where) for value in values)
     for key, field in cls.model_fields.items():
         if field.is_required() and key not in swept:
             raise UserError(f"{where}.{key}: missing; {name} needs a number or a list of numbers")
     return MethodSpec(name=name, params=swept)
 
 
-def _check_parameter(cls: type[BaseModel], key: str, value: Any, where: str) -> None:
+def _parameter(cls: type[BaseModel], key: str, value: Any, where: str) -> Any:
     field = cls.model_fields.get(key)
     choice = field is not None and get_origin(field.annotation) is Literal
     if isinstance(value, (bool, str)) and not choice:
         raise UserError(f"{where}.{key}: expected a number or a list of numbers, got {value!r}")
     try:
-        cls.__pydantic_validator__.validate_assignment(cls.model_construct(), key, value)
+        return held(cls, key, value)
     except ValidationError as error:
         message = error.errors()[0]["msg"]
         raise UserError(f"{where}.{key}: {message[0].lower()}{message[1:]}, got {value!r}") from error

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from bench.registry import Registry, explain
 from bench.schema import Point, Suite, UserError
@@ -24,6 +24,7 @@ def plan_points(suite: Suite, methods: Registry[Any], only: Sequence[str] = ()) 
         if name not in listed:
             raise UserError(f"--only {name}: suite {suite.name} has the methods {', '.join(dict.fromkeys(listed))}")
     require_countable(suite)
+    suite = canonical(suite, methods)
     points: dict[str, Point] = {}
     for spec in suite.methods:
         if only and spec.name not in only:
@@ -39,6 +40,27 @@ def plan_points(suite: Suite, methods: Registry[Any], only: Sequence[str] = ()) 
             _require_checkpoints(point, suite)
             points.setdefault(point.key, point)
     return list(points.values())
+
+
+def canonical(suite: Suite, methods: Registry[Any]) -> Suite:
+    """The suite with every parameter as its method holds it: 1 and 1.0, 0 and -0.0, 0.3 and 0.1 + 0.2 are one value.
+
+    Raises UserError for an unknown method; ValidationError for a value that it does not take.
+    """
+    specs = []
+    for spec in suite.methods:
+        cls = methods.get(spec.name)
+        swept = {key: tuple(dict.fromkeys(held(cls, key, v) for v in values)) for key, values in spec.params.items()}
+        specs.append(spec.model_copy(update={"params": swept}))
+    return suite.model_copy(update={"methods": tuple(specs)})
+
+
+def held(cls: type[BaseModel], key: str, value: Any) -> Any:
+    """A method's parameter as the method holds it: of its own type, a float with 12 decimals and never -0.0."""
+    method = cls.model_construct()
+    cls.__pydantic_validator__.validate_assignment(method, key, value)
+    found = getattr(method, key)
+    return round(found, 12) + 0.0 if isinstance(found, float) else found
 
 
 def require_countable(suite: Suite) -> None:

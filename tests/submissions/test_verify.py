@@ -133,7 +133,7 @@ def test_a_suite_has_to_be_named_known_and_finished(database: Path, tiny_suite: 
         submit(database, "tyni", tmp_path / "b.zip")
     run(tiny_suite, tmp_path / "part.db", only=["base"])
     with pytest.raises(
-        UserError, match=r'suite tiny is not finished: g1 \{"alpha":0\} was not run on transformers \(and'
+        UserError, match=r'suite tiny is not finished: g1 \{"alpha":0.0\} was not run on transformers \(and'
     ):
         submit(tmp_path / "part.db", None, tmp_path / "b.zip")
     assert not (tmp_path / "b.zip").exists()
@@ -211,7 +211,7 @@ def test_a_changed_value_is_found(tamper: Tamper, sql: str, row: tuple[str, ...]
          ("estimates", 'prompts "all"', "no such row")),
         ("DELETE FROM point_evaluations WHERE point_id = 1 AND evaluation_id IN (SELECT id FROM evaluations WHERE "
          "evaluator = 'sentiment')", ("points", "sentiment did not judge base")),
-        ("DELETE FROM points WHERE method = 'dexperts' AND params = '{\"alpha\":1}'",
+        ("DELETE FROM points WHERE method = 'dexperts' AND params = '{\"alpha\":1.0}'",
          ("points", "dexperts", "was not run")),
     ],
 )  # fmt: skip
