@@ -6,7 +6,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from bench.schema import OverheadRecord
+from bench.schema import Number, OverheadRecord
+from leaderboard import numbers
 
 MAIN = "time_per_output_token_s"
 Lines = Mapping[tuple[str, int, int, str], OverheadRecord]
@@ -35,33 +36,33 @@ def _cells(main: OverheadRecord, lines: Lines) -> list[str]:
         shown(of("time_to_first_token_s"), 1e3, "ms"),
         shown(main, 1e3, "ms"),
         ratio(main),
-        "" if model is None or model.ratio_to_base is None else f"{model.ratio_to_base:.2f}",
-        shown(of("tokens_per_s"), 1, "", digits=0),
+        "" if model is None or model.ratio_to_base is None else numbers.number(model.ratio_to_base),
+        shown(of("tokens_per_s"), 1, ""),
         shown(of("switch_s", everywhere=True), 1e3, "ms"),
-        shown(of("peak_memory_bytes"), 2**-20, "MiB", digits=0),
-        shown(of("amortisation_tokens"), 1, "tokens", digits=0),
+        shown(of("peak_memory_bytes"), 2**-20, "MiB"),
+        shown(of("amortisation_tokens"), 1, "tokens"),
     ]
 
 
 def ratio(record: OverheadRecord) -> str:
-    """`2.81 [2.77, 2.86]`, and `= base` where it lies inside the noise floor."""
+    """`2.81 (2.77 to 2.86)`, and `= base` where it lies inside the noise floor."""
     if record.ratio_to_base is None or record.ratio_low is None:
         return ""
     verdict = " = base" if record.details.get("within_floor") else ""
-    return f"{record.ratio_to_base:.3f} [{record.ratio_low:.3f}, {record.ratio_high:.3f}]{verdict}"
+    return numbers.shown(Number(record.ratio_to_base, record.ratio_low, record.ratio_high)) + verdict
 
 
-def shown(record: OverheadRecord | None, scale: float, unit: str, digits: int = 2) -> str:
+def shown(record: OverheadRecord | None, scale: float, unit: str) -> str:
     if record is None or record.value is None:
         return ""
-    return f"{record.value * scale:,.{digits}f} {unit}".strip()
+    return f"{numbers.number(record.value * scale)} {unit}".strip()
 
 
 def remarks(records: Sequence[OverheadRecord]) -> list[str]:
     """The noise floor, and a warning where other programs were busy."""
     main = [r for r in records if r.metric == MAIN]
     floors = {(r.batch_size, r.new_tokens): r.details["floor"] for r in main if "floor" in r.details}
-    lines = [f"noise floor at batch {batch}, {length} tokens: base over base {low:.3f} to {high:.3f}"
+    lines = [f"noise floor at batch {batch}, {length} tokens: base over base {numbers.between(Number(1, low, high))}"
              for (batch, length), (low, high) in floors.items()]  # fmt: skip
     facts: Mapping[str, Any] = main[0].details if main else {}
     if facts.get("busy"):

@@ -9,6 +9,7 @@ import evaluators as evaluator_table
 from bench import engines
 from bench.cli.common import DbOption, SuiteArgument, device_name, loaded, opened, out, quieten
 from bench.schema import Suite, UserError
+from leaderboard import numbers
 
 if TYPE_CHECKING:
     from bench.experts.plan import PlannedExpert
@@ -74,4 +75,4 @@ def show(experts: "list[PlannedExpert]", title: str) -> None:
 
 
 def number(perplexity: float | None) -> str:
-    return "not finite" if perplexity is None else f"{perplexity:.2f}"
+    return "not finite" if perplexity is None else numbers.number(perplexity)

@@ -13,6 +13,7 @@ from bench.stats import LEVEL, Floats, holm, with_interval
 from leaderboard.measure.iso import measure
 from leaderboard.measure.levels import Entry, Level, at_places
 from leaderboard.measure.rank import find_series, rank
+from leaderboard.numbers import between, number
 from leaderboard.read.board import ALL, Board
 from leaderboard.read.merge import load_boards
 from leaderboard.read.query import open_stores
@@ -143,9 +144,7 @@ def describe(comparison: Comparison) -> list[str]:
     lines = [f"{comparison.suite} on {comparison.engine}: {comparison.a} minus {comparison.b}"]
     lines.append(f"{'metric':24}{'A':>10}{'B':>10}{'A - B':>10}  {level:22}{'n':>6}{'p (Holm)':>10}")
     for d in comparison.differences:
-        x = d.difference
-        interval = "" if x.low is None or x.high is None else f"[{x.low:.4g}, {x.high:.4g}]"
-        lines.append(
-            f"{d.metric:24}{d.a:>10.4g}{d.b:>10.4g}{x.value or 0:>10.4g}  {interval:22}{x.n_total:>6}{d.p_holm:>10.3g}"
-        )
+        values = "".join(f"{number(value):>10}" for value in (d.a, d.b, d.difference.value))
+        n, p = d.difference.n_total, number(d.p_holm)
+        lines.append(f"{d.metric:24}{values}  {between(d.difference):22}{n:>6}{p:>10}")
     return lines

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import yaml
-
 from bench.markdown import escaped, table
+from bench.schema import Number
 from leaderboard.measure.overhead import cells
 from leaderboard.measure.rank import find_series, rank
+from leaderboard.numbers import between, shown
 from leaderboard.read.board import Board
-from leaderboard.show.readme import COLUMNS, by_method, number, settings
+from leaderboard.show.readme import COLUMNS, by_method, settings
 from leaderboard.show.render import facts, source_name, tidy_command
 
 TAGS = ("lerpbench", "text-generation", "controllable-text-generation", "weight-interpolation", "model-merging")
@@ -24,11 +24,14 @@ CAVEATS = (
 
 def card(boards: Sequence[Board]) -> str:
     """One card for all boards."""
-    front: dict[str, Any] = {"library_name": "lerpbench", "pipeline_tag": "text-generation", "tags": list(TAGS)}
-    if models := sorted({source for board in boards for source in _hub_models(board)}):
-        front |= {"base_model": models}
-    front |= {"model-index": [entry for board in boards for entry in _index(board)]}
-    head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000)
+    from huggingface_hub import EvalResult, ModelCardData
+
+    front = ModelCardData(
+        library_name="lerpbench", pipeline_tag="text-generation", tags=list(TAGS), model_name="lerpbench",
+        base_model=sorted({source for board in boards for source in _hub_models(board)}) or None,
+        eval_results=[EvalResult(**fields) for board in boards for fields in _results(board)],
+    )  # fmt: skip
+    head = front.to_yaml() + "\n"
     body = "\n".join(line for board in boards for line in _section(board))
     return f"---\n{head}---\n\n# Benchmarked with lerpbench\n\n{body}\n"
 
@@ -40,25 +43,24 @@ def _hub_models(board: Board) -> Iterator[str]:
             yield name
 
 
-def _index(board: Board) -> Iterator[dict[str, Any]]:
-    """Each method at its best setting, as one entry of the model index."""
+def _results(board: Board) -> Iterator[dict[str, Any]]:
+    """Each method at its best setting: a line of the model index for each metric, the setting as the configuration."""
     counts = ", ".join(f"{n} {name}" for name, n in board.protocol.prompts.items())
-    data = {"type": f"lerpbench-{board.suite}", "name": f"{board.title} ({counts} prompts)"}
-    for row in rank(board, find_series(board)):
-        if row.best is None:
-            continue
-        found = {metric: result for metric in COLUMNS if (result := board.get(row.best, metric)) is not None}
-        metrics = [{"type": metric, "value": result.value, "name": _metric_name(metric, result)}
-                   for metric, result in found.items() if result.value is not None]  # fmt: skip
-        if metrics:
-            task = {"type": "text-generation", "name": "Text Generation"}
-            label = f"{board.places[row.best].label} of suite {board.suite} on {board.engine}"
-            yield {"name": label, "results": [{"task": task, "dataset": dict(data), "metrics": metrics}]}
+    best = [row.best for row in rank(board, find_series(board)) if row.best is not None]
+    for place in best:
+        for metric in COLUMNS:
+            if (found := board.get(place, metric)) is not None and found.value is not None:
+                yield {
+                    "task_type": "text-generation", "task_name": "Text Generation",
+                    "dataset_type": f"lerpbench-{board.suite}", "dataset_name": f"{board.title} ({counts} prompts)",
+                    "dataset_config": f"{board.places[place].label} on {board.engine}",
+                    "metric_type": metric, "metric_value": found.value, "metric_name": _metric_name(metric, found),
+                }  # fmt: skip
 
 
-def _metric_name(metric: str, result: Any) -> str:
-    span = "" if result.low is None else f", 95 % interval {result.low:.4g} to {result.high:.4g}"
-    return f"{metric}{span}, {result.n_scored} of {result.n_total} scored"
+def _metric_name(metric: str, found: Number) -> str:
+    span = f", 95 % interval {between(found)}" if between(found) else ""
+    return f"{metric}{span}, {found.n_scored} of {found.n_total} scored"
 
 
 def _section(board: Board) -> Iterator[str]:
@@ -83,8 +85,7 @@ def _costs(board: Board) -> Iterator[tuple[object, ...]]:
     for cell in cells(board.overhead):
         for cost in cell.costs:
             verdict = ", = base" if cost.within_floor else ""
-            ratio = number(cost.ratio.value, cost.ratio.low, cost.ratio.high) + verdict
-            yield cost.method, cell.batch_size, cell.new_tokens, ratio
+            yield cost.method, cell.batch_size, cell.new_tokens, shown(cost.ratio) + verdict
 
 
 def _measured(board: Board) -> Iterator[tuple[object, object]]:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.markdown import table
-from bench.schema import OverheadRecord, UserError
+from bench.schema import Number, OverheadRecord, UserError
 from bench.store.write import Store
+from leaderboard.numbers import between, number, shown
 from leaderboard.read.query import open_stores
 from leaderboard.show.readme import splice
 
@@ -90,7 +91,7 @@ def ratios(ledger: Ledger, new_tokens: int) -> str:
     sizes = ledger.sizes(new_tokens)
     bases = [ledger.line(BASE, MAIN, size, new_tokens) for size in sizes]
     heads = [f"batch {r.batch_size} ({r.n_rounds} rounds)" for r in bases if r is not None]
-    floors = ["{:.3f} to {:.3f}".format(*r.details["floor"]) for r in bases if r is not None]
+    floors = [between(Number(1, *r.details["floor"])) for r in bases if r is not None]
     methods = dict.fromkeys(r.method for r in ledger.records if r.metric == MAIN and r.method != BASE)
     rows = [[method, *(_ratio(ledger.line(method, MAIN, size, new_tokens)) for size in sizes)] for method in methods]
     return table([f"{new_tokens} new tokens", *heads], [*rows, ["noise floor", *floors]])
@@ -100,7 +101,7 @@ def _ratio(record: OverheadRecord | None) -> str:
     if record is None or record.ratio_to_base is None:
         return ""
     sign = "= " if record.details.get("within_floor") else ""
-    return f"{sign}{record.ratio_to_base:.3f} ({record.ratio_low:.3f} to {record.ratio_high:.3f})"
+    return sign + shown(Number(record.ratio_to_base, record.ratio_low, record.ratio_high))
 
 
 def once(ledger: Ledger) -> str:
@@ -111,7 +112,7 @@ def once(ledger: Ledger) -> str:
     for record in ledger.records:
         if record.metric == "switch_s" and record.value is not None and record.details["role"] in ("base", "method"):
             paid = [ledger.line(record.method, "amortisation_tokens", size, length) for size in sizes]
-            switch = f"{record.value * 1e3:.2f} ms"
+            switch = f"{number(record.value * 1e3)} ms"
             rows.append([record.method, switch, *("" if r is None else _tokens(r) for r in paid)])
     return table(["once", "switch", *(f"tokens until paid off, batch {size}" for size in sizes)], rows)
 

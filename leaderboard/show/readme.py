@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from bench.markdown import table
-from bench.schema import Number, UserError
+from bench.schema import UserError
 from leaderboard.measure.rank import PRICE, Row, find_series, rank, steering
-from leaderboard.numbers import plain
+from leaderboard.numbers import number, plain, shown
 from leaderboard.read.board import Board
 from leaderboard.read.merge import load_boards
 from leaderboard.read.query import open_stores
@@ -62,28 +62,14 @@ def _line(board: Board, row: Row) -> list[str]:
         return [row.series.name, row.reason or "", *[""] * (len(COLUMNS) + 1)]
     at = ", ".join(f"{key} = {plain(value)}" for key, value in board.places[row.best].params.items())
     cells = [_cell(board, row.best, metric) for metric in COLUMNS]
-    return [row.series.name, at, *cells, _derived(row.spearman)]
+    return [row.series.name, at, *cells, number(row.spearman.value)]
 
 
 def _cell(board: Board, place: int, metric: str) -> str:
     found = board.get(place, metric)
     if found is None or found.value is None:
         return "not scored"
-    return number(found.value, found.low, found.high)
-
-
-def number(value: float | None, low: float | None, high: float | None) -> str:
-    """A number with its interval."""
-    if value is None:
-        return ""
-    digits = 1 if abs(value) >= 10 else 3
-    if low is None or high is None:
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def _derived(number: Number) -> str:
-    return "" if number.value is None else f"{number.value:.2f}"
+    return shown(found)
 
 
 def provenance(board: Board) -> str:

@@ -53,7 +53,7 @@ def test_the_table_is_spliced_between_its_engine_s_markers(database: Path, tmp_p
     assert once.endswith("<!-- overhead vllm:end -->\nafter\n") and "old" not in once
     for line in (
         "| g2 | = 1.004 (0.994 to 1.014) |",
-        "| dexperts | 2.800 (2.790 to 2.810) |",
+        "| dexperts | 2.80 (2.79 to 2.81) |",
         "| noise floor | 0.950 to 1.053 |",
         "| g2 | 2.34 ms | 5 |",
     ):
