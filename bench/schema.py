@@ -22,6 +22,7 @@ from pydantic import (
 Space = Literal["weights", "logits"]
 Direction = Literal["higher", "lower", "neutral"]
 FinishReason = Literal["stop", "length"]
+Role = Literal["base", "again", "method", "control", "ensemble"]  # of a mixture that is timed
 
 LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 
@@ -194,6 +195,15 @@ class Estimate(Number):
     prompts: str | None
 
 
+class TensorDistance(Value):
+    """How far apart a pair `a:b` of checkpoints is in one tensor: ||a - b|| / sqrt(number of elements)."""
+
+    pair: str
+    tensor: str
+    elements: int
+    distance: float
+
+
 class PromptSource(Value):
     """Where prompts or sentences come from: `mini:NAME`, a file (.jsonl, .csv, .txt) or `hub:NAME`.
 
@@ -321,9 +331,12 @@ class OverheadRecord(Value):
     """One line of the overhead ledger; times in seconds, memory in bytes.  A missing value has its reason in details.
 
     `batch_size` and `new_tokens` are 0 for what depends on neither; `n_rounds` is 0 for what is computed, not timed.
+    `role` says what the mixture is timed for, `members` how many models run at every step.
     """
 
     method: str
+    role: Role
+    members: int
     batch_size: int
     new_tokens: int
     metric: str

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from bench.progress import Advance, silent
-from bench.schema import Completion, Direction, Estimate, Metric, Prompt, Recipe, Value
+from bench.schema import Completion, Direction, Estimate, Metric, Prompt, Recipe, TensorDistance, Value
 from bench.serving import ServedModel
 from bench.stats import ScoreColumn, Summary
 from bench.suite.checkpoints import Checkpoint
@@ -54,15 +54,15 @@ class Judgement:
     `scores`: metric name -> one value per completion, stored as they are.  `summaries`: what is estimated, per prompt
     set and over all; a metric may be in both.  `items`: what the rows of the summaries are, where they are not the
     prompts of the completions (labelled sentences, words); such summaries are estimated over all items only, since each
-    metric names the items that it counts.  `estimates`: finished values without an interval of their own.  `metrics`:
-    what is reported beside the evaluator's own `metrics()`, where names depend on what was looked at (tensors).
+    metric names the items that it counts.  `estimates`: finished values without an interval of their own.
+    `distances`: how far apart checkpoints are, tensor by tensor.
     """
 
     scores: Mapping[str, ScoreColumn] = field(default_factory=dict)
     summaries: Sequence[Summary] = ()
     items: Sequence[Prompt] | None = None
     estimates: Sequence[Estimate] = ()
-    metrics: Sequence[Metric] = ()
+    distances: Sequence[TensorDistance] = ()
 
 
 class Evaluator(Value):
@@ -77,7 +77,7 @@ class Evaluator(Value):
     suffix: str = Field(default="", description="appended to metric names, so that a suite can hold two configurations")
 
     def metrics(self) -> tuple[Metric, ...]:
-        """What is reported: every name in a judgement is one of these, or of the judgement's own `metrics`."""
+        """What is reported: every name in a judgement is one of these."""
         raise NotImplementedError
 
     def judge(self, samples: Samples, judges: Judges, advance: Advance = silent) -> Judgement:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from bench.progress import Advance, silent
-from bench.schema import Estimate, Metric, UserError
+from bench.schema import Estimate, Metric, TensorDistance, UserError
 from bench.suite.checkpoints import WEIGHTS, Checkpoint, header, parameter_name
 from evaluators.base import CheckpointEvaluator, Judgement
 
@@ -17,8 +17,7 @@ DESCRIPTION = "norm of the difference / sqrt(number of elements)"
 
 
 class WeightDistance(CheckpointEvaluator):
-    """`weight_distance[PAIR][TENSOR]` for each pair `a:b` of checkpoints and each tensor, and `weight_distance[PAIR]`
-    for all their elements together.
+    """`weight_distance[PAIR]` over all elements of each pair `a:b` of checkpoints, and one row a tensor.
 
     A tensor has its name in the whole model, so that a figure can lay out layers and parameters.  Differences are
     taken in float32 and summed in float64.  Exact, so without an interval; n_total counts elements.
@@ -32,16 +31,21 @@ class WeightDistance(CheckpointEvaluator):
     )
 
     def metrics(self) -> tuple[Metric, ...]:
-        """The overall ones; those of single tensors are named after the tensors that the checkpoints have."""
-        return tuple(self._metric(f"weight_distance[{pair}]") for pair in self.pairs)
+        return tuple(self.metric(f"weight_distance[{pair}]", "neutral", UNIT, DESCRIPTION) for pair in self.pairs)
 
     def inspect(self, checkpoints: Mapping[str, Checkpoint], advance: Advance = silent) -> Judgement:
-        estimates = [estimate for pair in self.pairs for estimate in self._pair(pair, checkpoints)]
-        declared = {metric.name for metric in self.metrics()}
-        metrics = [
-            Metric(name=e.metric, unit=UNIT, description=DESCRIPTION) for e in estimates if e.metric not in declared
-        ]
-        return Judgement(estimates=estimates, metrics=metrics)
+        distances: list[TensorDistance] = []
+        estimates = []
+        for pair in self.pairs:
+            a, b = (checkpoints[name] for name in pair.split(":"))
+            squares, elements = 0.0, 0
+            for tensor, square, n in squared_distances(a, b):
+                squares, elements = squares + square, elements + n
+                distances.append(TensorDistance(pair=pair, tensor=tensor, elements=n, distance=math.sqrt(square / n)))
+            metric = self.named(f"weight_distance[{pair}]")
+            overall = math.sqrt(squares / elements)
+            estimates.append(Estimate(metric=metric, prompts=None, value=overall, n_scored=elements, n_total=elements))
+        return Judgement(estimates=estimates, distances=distances)
 
     def require(self, names: Sequence[str]) -> None:
         for pair in self.pairs:
@@ -49,20 +53,6 @@ class WeightDistance(CheckpointEvaluator):
             if len(parts) != 2 or any(part not in names for part in parts):
                 known = ", ".join(names)
                 raise UserError(f"weight_distance: pairs: expected two of the checkpoints {known} as a:b, got {pair!r}")
-
-    def _pair(self, pair: str, checkpoints: Mapping[str, Checkpoint]) -> Iterator[Estimate]:
-        a, b = (checkpoints[name] for name in pair.split(":"))
-        squares, elements = 0.0, 0
-        for tensor, square, n in squared_distances(a, b):
-            squares, elements = squares + square, elements + n
-            yield self._estimate(f"weight_distance[{pair}][{tensor}]", square, n)
-        yield self._estimate(f"weight_distance[{pair}]", squares, elements)
-
-    def _estimate(self, name: str, square: float, n: int) -> Estimate:
-        return Estimate(metric=self.named(name), prompts=None, value=math.sqrt(square / n), n_scored=n, n_total=n)
-
-    def _metric(self, name: str) -> Metric:
-        return self.metric(name, "neutral", UNIT, DESCRIPTION)
 
 
 def squared_distances(a: Checkpoint, b: Checkpoint) -> Iterator[tuple[str, float, int]]:

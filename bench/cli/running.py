@@ -29,7 +29,7 @@ from bench.cli.common import (
 from bench.cli.publishing import render
 from bench.cli.timing import time_overhead
 from bench.schema import Point, Suite, UserError, canonical_json
-from bench.store.write import Store
+from bench.store.read import Reader
 
 if TYPE_CHECKING:
     from bench.run.prepare import Work
@@ -97,7 +97,7 @@ def plan(
     except UserError:  # said last, after what can be known without
         show_extent(found_suite, points, limit_prompts, db)
         raise
-    with closing(Store.read(db)) if db.exists() else nullcontext() as store:
+    with closing(Reader.open(db)) if db.exists() else nullcontext() as store:
         show_plan(work, found_suite.name, store, db)
 
 
@@ -119,7 +119,7 @@ def show_extent(suite: Suite, points: Sequence[Point], limit: int | None, db: Pa
     out.print("time: unknown until what is missing is here and a part of it was run")
 
 
-def show_plan(work: "Work", name: str, store: Store | None, db: Path) -> None:
+def show_plan(work: "Work", name: str, store: Reader | None, db: Path) -> None:
     """A prepared suite: what is stored, what is to do, and what that will take."""
     from bench.progress import about
     from bench.run import forecast

@@ -95,13 +95,13 @@ def _timed(
         "samples": [_short(x) for x in found.samples],
         "ratios": [_short(x) for x in found.ratios],
     }
-    return _record(subject.name, cell, metric, found, details)
+    return _record(subject, cell, metric, found, details)
 
 
-def _record(method: str, cell: Cell, metric: str, found: Timed, details: dict[str, Any]) -> OverheadRecord:
-    is_base = method == BASE
+def _record(subject: Subject, cell: Cell, metric: str, found: Timed, details: dict[str, Any]) -> OverheadRecord:
+    is_base = subject.name == BASE
     return OverheadRecord(
-        method=method, batch_size=cell[0], new_tokens=cell[1], metric=metric, value=found.median.value,
+        **_place(subject, cell), metric=metric, value=found.median.value,
         low=found.median.low, high=found.median.high, n_rounds=found.median.n_total, ratio_to_base=found.ratio.value,
         ratio_low=None if is_base else found.ratio.low, ratio_high=None if is_base else found.ratio.high,
         details=details,
@@ -137,7 +137,7 @@ def _single(
     ratio = value / base if value is not None and base else None
     unknown = {"reason": "unknown on this machine"} if value is None else {}
     return OverheadRecord(
-        method=subject.name, batch_size=cell[0], new_tokens=cell[1], metric=metric, value=value,
+        **_place(subject, cell), metric=metric, value=value,
         n_rounds=0 if value is None else 1, ratio_to_base=ratio,
         details={**_facts(ledger, subject), **unknown, **(details or {})},
     )  # fmt: skip
@@ -151,11 +151,10 @@ def _roofline_record(ledger: Ledger, subject: Subject, cell: Cell, shape: Shape,
     base = step_cost(shape, 1, batch_size, context)
     details = {
         "flops": cost.flops, "bytes": cost.bytes, "flops_per_s": rates.flops_per_s, "bytes_per_s": rates.bytes_per_s,
-        "members": subject.recipe.models_per_token,
     }  # fmt: skip
     seconds = cost.least_s(rates)
     return OverheadRecord(
-        method=subject.name, batch_size=batch_size, new_tokens=new_tokens, metric="roofline_s_per_token",
+        **_place(subject, cell), metric="roofline_s_per_token",
         value=seconds, n_rounds=0, ratio_to_base=seconds / base.least_s(rates),
         details={**_facts(ledger, subject), **details},
     )  # fmt: skip
@@ -175,7 +174,7 @@ def _amortisation_records(ledger: Ledger, cell: Cell) -> list[OverheadRecord]:
         details = {**_facts(ledger, subject), "against": ensemble.name, "reason": result.reason}
         found.append(
             OverheadRecord(
-                method=subject.name, batch_size=cell[0], new_tokens=cell[1], metric="amortisation_tokens",
+                **_place(subject, cell), metric="amortisation_tokens",
                 value=result.value, low=result.low, high=result.high, n_rounds=len(ledger.rounds[cell]),
                 details=details,
             )
@@ -183,9 +182,19 @@ def _amortisation_records(ledger: Ledger, cell: Cell) -> list[OverheadRecord]:
     return found
 
 
+def _place(subject: Subject, cell: Cell) -> dict[str, Any]:
+    return {
+        "method": subject.name,
+        "role": subject.role,
+        "members": subject.recipe.models_per_token,
+        "batch_size": cell[0],
+        "new_tokens": cell[1],
+    }
+
+
 def _facts(ledger: Ledger, subject: Subject) -> dict[str, Any]:
     return {
-        "role": subject.role,
+        "made_by": subject.method,
         "params": dict(subject.params),
         "recipe": subject.recipe.model_dump(mode="json"),
         "threads": os.environ.get("OMP_NUM_THREADS"),

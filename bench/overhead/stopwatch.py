@@ -25,7 +25,7 @@ from bench.progress import Advance, Task
 from bench.registry import Registry
 from bench.schema import OverheadRecord, OverheadSpec, Point, Prompt, Recipe, Sampling, Suite, UserError
 from bench.serving import Engine, ServedModel
-from bench.store.write import Store
+from bench.store.read import Reader
 from bench.suite.checkpoints import Checkpoint
 
 Clock = Callable[[], float]
@@ -55,7 +55,7 @@ def time_suite(
     return records(ledger, shape, measure_rates(device, suite.dtype, shape.parameters))
 
 
-def is_timed(store: Store, suite_id: int, engine: str) -> bool:
+def is_timed(store: Reader, suite_id: int, engine: str) -> bool:
     """Whether the suite has a ledger of its own on this engine, beside what was imported."""
     return any(record.method == AGAIN for record in store.overhead_records(suite_id, engine))
 

@@ -7,26 +7,25 @@ of 2, 3, ... checkpoints (cost against members).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from bench.registry import Registry
-from bench.schema import Point, Prompt, Recipe, UserError
+from bench.schema import Point, Prompt, Recipe, Role, UserError
 
 BASE = "base"
 AGAIN = "base (again)"
 FAINT = 1e-9  # a coefficient that costs a member but leaves the base's distribution
 
-Role = Literal["base", "again", "method", "control", "ensemble"]
-
 
 @dataclass(frozen=True)
 class Subject:
-    """A mixture that is timed; `name` is what the view calls `method`."""
+    """A mixture that is timed; `name` is what the view calls `method`, `method` the registered one that made it."""
 
     name: str
     role: Role
     recipe: Recipe
     params: Mapping[str, Any] = field(default_factory=dict)
+    method: str = ""
 
 
 def choose_subjects(points: Sequence[Point], methods: Registry[Any], checkpoints: Sequence[str]) -> list[Subject]:
@@ -37,7 +36,7 @@ def choose_subjects(points: Sequence[Point], methods: Registry[Any], checkpoints
     chosen = representatives(points)
     ensembles = faint_ensembles(checkpoints) if any(s.recipe.space == "logits" for s in chosen) else []
     return [
-        Subject(BASE, "base", base),
+        Subject(BASE, "base", base, method="base"),
         Subject(AGAIN, "again", base),
         *(s for s in chosen if s.recipe != base),
         *identity_controls(chosen, methods),
@@ -58,7 +57,7 @@ def representatives(points: Sequence[Point]) -> list[Subject]:
     for (method, _, _), members in groups.items():
         point = min(members, key=_distance)
         name = method if method not in subjects else point.label
-        subjects[name] = Subject(name, "method", point.recipe, point.params)
+        subjects[name] = Subject(name, "method", point.recipe, point.params, method)
     return list(subjects.values())
 
 
@@ -74,9 +73,9 @@ def identity_controls(subjects: Sequence[Subject], methods: Registry[Any]) -> li
         if "alpha" not in subject.params:
             continue
         params = {**subject.params, "alpha": 0}
-        recipe = methods.create(subject.name.partition("(")[0], params).recipe()
+        recipe = methods.create(subject.method, params).recipe()
         if recipe.coefficients == {"base": 1} and recipe.filter_p is None:
-            found.append(Subject(f"{subject.name}(alpha=0)", "control", recipe, params))
+            found.append(Subject(f"{subject.name}(alpha=0)", "control", recipe, params, subject.method))
     return found
 
 

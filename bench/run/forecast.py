@@ -4,12 +4,11 @@ Room: what completions with their scores were measured to take (docs/STORAGE.md)
 earlier runs in the same database; where there are none, time is unknown, and a short run makes it known.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.schema import PromptSource, Recipe, Sampling
-from bench.store.write import Store
+from bench.store.read import Reader
 
 BYTES_PER_TOKEN = 4.5  # of English text in GPT-2's tokens
 BYTES_BESIDE_TEXT = 85  # keys, counts and three scores
@@ -25,42 +24,19 @@ class Rates:
     probing_s_per_mixture: float
 
 
-def measured_rates(store: Store, suite: str, engine: str, asked: Sequence[tuple[str, str]]) -> Rates | None:
+def measured_rates(store: Reader, suite: str, engine: str, asked: Sequence[tuple[str, str]]) -> Rates | None:
     """The rates of this suite's stored points on an engine, shortened runs (`suite-4prompts`) included; or None.
 
     `asked`: name and options (canonical JSON) of the evaluators that look at every mixture.
     """
-    points = (
-        "(SELECT DISTINCT generation_id, mixture_id FROM points JOIN suites ON suites.id = suite_id "
-        "WHERE engine = ? AND (name = ? OR name GLOB ? || '-[0-9]*prompts'))"
-    )
-    whose = [engine, suite, suite]
-    named = "(evaluator, options) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))"
-    wanted = [*whose, json.dumps(asked)]
-    generated = store.db.execute(
-        f"SELECT recipe, n_tokens, n_completions, duration_s FROM {points} AS found "
-        "JOIN generations ON generations.id = found.generation_id JOIN mixtures ON mixtures.id = found.mixture_id",
-        whose,
-    ).fetchall()
-    seconds, completions = sum(row[3] for row in generated), sum(row[2] for row in generated)
+    generated = store.generation_costs(suite, engine)
+    seconds, completions = sum(one.duration_s for one in generated), sum(one.n_completions for one in generated)
     if not seconds or not completions:
         return None
-    passed = sum(row[1] * Recipe.model_validate_json(row[0]).models_per_token for row in generated)
-    # One judge at a time: the mean over what each has judged, summed over judges.
-    judging = store.db.execute(
-        "SELECT SUM(spent / judged) FROM (SELECT SUM(evaluations.duration_s) AS spent, SUM(n_completions) AS judged "
-        f"FROM {points} AS found JOIN evaluations USING (generation_id) JOIN generations "
-        f"ON generations.id = generation_id WHERE {named} GROUP BY evaluator, options)",
-        wanted,
-    ).fetchone()[0]
-    probing = store.db.execute(
-        f"SELECT SUM(mean) FROM (SELECT AVG(duration_s) AS mean FROM {points} AS found "
-        "JOIN evaluations ON evaluations.mixture_id = found.mixture_id AND evaluations.generation_id IS NULL "
-        f"WHERE {named} GROUP BY evaluator, options)",
-        wanted,
-    ).fetchone()[0]
-    tokens = sum(row[1] for row in generated)
-    return Rates(passed / seconds, tokens / completions, judging or 0.0, probing or 0.0)
+    passed = sum(one.n_tokens * one.recipe.models_per_token for one in generated)
+    tokens = sum(one.n_tokens for one in generated)
+    judging, probing = store.judging_s(suite, engine, asked), store.probing_s(suite, engine, asked)
+    return Rates(passed / seconds, tokens / completions, judging, probing)
 
 
 def seconds_to_do(recipes: Sequence[Recipe], completions_per_mixture: int, rates: Rates) -> float:

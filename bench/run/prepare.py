@@ -10,7 +10,7 @@ from bench.experts.leaks import require_no_leak
 from bench.experts.plan import given_checkpoints, learned, plan_experts, trained
 from bench.registry import Registry
 from bench.schema import Point, Prompt, Recipe, Suite, UserError
-from bench.store.write import Store
+from bench.store.read import Reader
 from bench.suite import keys
 from bench.suite.checkpoints import Checkpoint, digests, require_mixable
 from bench.suite.points import canonical, plan_points
@@ -180,7 +180,7 @@ class Status:
         return self.generations == self.generations_stored and self.evaluations == self.evaluations_stored
 
 
-def status(work: Work, store: Store | None) -> Status:
+def status(work: Work, store: Reader | None) -> Status:
     generations = {planned.generation for planned in work.planned}
     evaluations = {
         item.key(p.subject(item.evaluator))

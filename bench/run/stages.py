@@ -225,6 +225,7 @@ class Run:
             statistics=found.statistics,
             items=found.items,
             estimates=found.estimates,
+            distances=found.distances,
             data=item.data,
         )  # fmt: skip
         self._stored(subject)

@@ -7,7 +7,7 @@ worker holds the same `Work`.  An event is ready to be stored; whoever keeps it 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.schema import Completion, Estimate, Metric, Prompt
+from bench.schema import Completion, Estimate, Metric, Prompt, TensorDistance
 from bench.stats import RatioStatistic, ScoreColumn
 
 
@@ -72,6 +72,7 @@ class Verdict:
     statistics: Sequence[RatioStatistic]
     items: Sequence[Prompt]
     estimates: Sequence[Estimate]
+    distances: Sequence[TensorDistance]
     duration_s: float
 
 

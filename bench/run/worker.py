@@ -136,11 +136,12 @@ class Worker:
         sets = list(dict.fromkeys(prompt.set for prompt in items)) if judgement.items is None else []
         return Verdict(
             place,
-            metrics=[*item.evaluator.metrics(), *judgement.metrics],
+            metrics=item.evaluator.metrics(),
             scores=judgement.scores,
             statistics=[s for s in judgement.summaries if isinstance(s, RatioStatistic)],
             items=items,
             estimates=[*judgement.estimates, *estimates(judgement.summaries, items, sets)],
+            distances=judgement.distances,
             duration_s=time.perf_counter() - started,
         )
 

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
-from sqlite_utils import Database
 
 from bench.registry import explain
 from bench.schema import Suite, UserError, Value, canonical_json
-from bench.store.write import Store
+from bench.store.extract import copy_suite
+from bench.store.read import Reader
+from bench.store.schema import FORMAT
 
 DATABASE, MANIFEST = "results.db", "manifest.json"
 MAX_BYTES = {DATABASE: 64 * 2**30, MANIFEST: 4 * 2**20}
@@ -45,7 +46,7 @@ class Manifest(Value):
     format: Literal["lerpbench submission 1"] = "lerpbench submission 1"
     suite: str
     engines: tuple[str, ...]
-    migrations: tuple[str, ...]
+    schema_format: int
     commits: tuple[str, ...]
     environments: dict[str, Any]
     checkpoints: dict[str, str]
@@ -58,14 +59,13 @@ class Manifest(Value):
 
 def submit(database: Path, suite: str | None, bundle: Path) -> Manifest:
     """Bundle one suite of a database.  Raises UserError where it is unknown, ambiguous or not finished."""
-    with closing(Store.read(database)) as home, tempfile.TemporaryDirectory() as folder:
+    with closing(Reader.open(database)) as home, tempfile.TemporaryDirectory() as folder:
         name = _chosen(home, suite, database)
         if bundle.is_dir() or bundle.resolve() == database.resolve():
             raise UserError(f"{bundle}: expected the name of a new file, for instance {name}.lerpbench.zip")
         path = Path(folder) / DATABASE
-        Store.open(path).close()
-        _copy_suite(home, name, path)
-        with closing(Store.read(path)) as store:
+        copy_suite(home, name, path)
+        with closing(Reader.open(path)) as store:
             if gaps := missing(store):
                 more = f" (and {len(gaps) - 1} more)" if len(gaps) > 1 else ""
                 raise UserError(f"suite {name} is not finished: {gaps[0]}{more}; `lerpbench run` finishes it")
@@ -75,64 +75,14 @@ def submit(database: Path, suite: str | None, bundle: Path) -> Manifest:
     return manifest
 
 
-def _chosen(store: Store, suite: str | None, database: Path) -> str:
-    names = [str(row[0]) for row in store.db.execute("SELECT name FROM suites ORDER BY name")]
+def _chosen(store: Reader, suite: str | None, database: Path) -> str:
+    names = list(store.suite_definitions())
     if suite is None and len(names) == 1:
         return names[0]
     if suite is None or suite not in names:
         asked = "several suites; say which with --suite" if suite is None and names else f"no suite {suite or ''!r}"
         raise UserError(f"{database}: {asked}; it has {', '.join(names) or 'none'}")
     return suite
-
-
-def _copy_suite(home: Store, suite: str, path: Path) -> None:
-    """Copy the suite's rows into an empty database: what belongs to it, the work that its points stand for, and every
-    row that these refer to.  Raises UserError where a reference leads nowhere."""
-    db = home.db
-    db.execute("ATTACH DATABASE ? AS copy", [str(path)])
-    db.execute("PRAGMA copy.journal_mode = OFF")
-    db.execute("PRAGMA copy.synchronous = OFF")
-    db.execute("DELETE FROM copy._sqlite_migrations")  # the home's own, with their dates: equal databases, equal bytes
-    db.execute("INSERT INTO copy._sqlite_migrations SELECT * FROM main._sqlite_migrations")
-    for table, condition in _parts(db):
-        columns = ", ".join(db.table(table).columns_dict)
-        values = [suite] if table == "suites" else []
-        db.execute(f"INSERT INTO copy.{table} ({columns}) SELECT {columns} FROM main.{table} WHERE {condition}", values)
-    db.conn.commit()
-    if broken := db.execute("PRAGMA copy.foreign_key_check").fetchall():
-        raise UserError(f"suite {suite}: a row of {broken[0][0]} refers to one of {broken[0][2]} that is not there")
-    db.execute("DETACH DATABASE copy")
-
-
-def _parts(db: Database) -> list[tuple[str, str]]:
-    """(table, which rows of it), each after the tables that its condition looks at in the copy."""
-    references = {table: [(k.column, k.other_table) for k in db.table(table).foreign_keys] for table in tables(db)}
-    parts = {
-        "suites": "name = ?",
-        "points": "suite_id IN (SELECT id FROM copy.suites)",
-        "point_evaluations": "point_id IN (SELECT id FROM copy.points)",
-        "generations": "id IN (SELECT generation_id FROM copy.points)",
-        "evaluations": "id IN (SELECT evaluation_id FROM copy.point_evaluations)",
-    }
-    for table, keys in references.items():  # what a suite, a generation or an evaluation consists of
-        for column, parent in keys:
-            if parent in ("suites", "generations", "evaluations"):
-                parts.setdefault(table, f"{column} IN (SELECT id FROM copy.{parent})")
-    shared = [table for table in references if table not in parts]  # prompts, metrics, mixtures, environments
-    for table in shared:
-        users = [
-            f"SELECT {column} FROM copy.{user}"
-            for user, keys in references.items()
-            for column, parent in keys
-            if parent == table and user not in shared
-        ]
-        if users:
-            parts[table] = f"id IN ({' UNION '.join(users)})"
-    return list(parts.items())
-
-
-def tables(db: Database) -> list[str]:
-    return sorted(name for name in db.table_names() if not name.startswith(("sqlite_", "_sqlite_")))
 
 
 def record(path: Path) -> FileRecord:
@@ -201,50 +151,48 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> 
 # ------------------------------------------------------------------------------------------------------ both sides
 
 
-def facts(store: Store) -> Manifest:
+def facts(store: Reader) -> Manifest:
     """The manifest, without files, that follows from a database of one suite."""
 
-    def column(sql: str) -> list[Any]:
-        return [row[0] for row in store.db.execute(sql)]
-
-    environments = dict(store.db.execute("SELECT digest, details FROM environments ORDER BY id").fetchall())
-    environments = {digest: json.loads(details) for digest, details in environments.items()}
+    environments = store.environments()
     return Manifest(
-        suite=", ".join(column("SELECT name FROM suites")),
-        engines=tuple(column("SELECT DISTINCT engine FROM points ORDER BY engine")),
-        migrations=tuple(column("SELECT name FROM _sqlite_migrations ORDER BY id")),
+        suite=", ".join(store.suite_definitions()),
+        engines=tuple(sorted({suite.engine for suite in store.suites()})),
+        schema_format=FORMAT,
         commits=tuple(sorted({str(details.get("commit")) for details in environments.values()})),
         environments=environments,
         checkpoints=checkpoints(store),
-        counts={table: column(f"SELECT count(*) FROM {table}")[0] for table in tables(store.db)},
+        counts={table: store.count(table) for table in store.tables()},
     )
 
 
-def checkpoints(store: Store) -> dict[str, str]:
+def checkpoints(store: Reader) -> dict[str, str]:
     """Name -> SHA-256 of the checkpoints that some point mixes."""
-    found: dict[str, str] = {}
-    for (members,) in store.db.execute("SELECT checkpoints FROM mixtures ORDER BY id"):
-        found |= json.loads(members)
+    found = {name: digest for mixture in store.mixtures() for name, digest in mixture.checkpoints.items()}
     return dict(sorted(found.items()))
 
 
-def missing(store: Store) -> list[str]:
+def missing(store: Reader) -> list[str]:
     """What the suite's definition asks for and a database of one suite lacks, or holds beyond it."""
-    definition, engines = (
-        store.db.execute(sql).fetchall()
-        for sql in ("SELECT definition FROM suites", "SELECT DISTINCT engine FROM points ORDER BY engine")
-    )
-    suite = Suite.model_validate_json(definition[0][0])
+    suite = stored_suite(store)
     asked = asked_points(suite)
+    engines = store.suites()
     found = [] if engines else ["no point was run"]
-    for (engine,) in engines:
-        rows = store.db.execute("SELECT method, params, generation_id, id FROM points WHERE engine = ?", [engine])
-        points = {(method, params): (generation, id_) for method, params, generation, id_ in rows}
-        found += [f"{place(key)} was not run on {engine}" for key in asked if key not in points]
-        found += [f"{place(key)} on {engine} is not in its definition" for key in points if key not in asked]
-        found += [f"{place(key)} has no completions" for key, (generation, _) in points.items() if generation is None]
-        found += _unjudged(store, suite, {id_: place(key) for key, (_, id_) in points.items()})
+    for on in engines:
+        points = {(point.method, point.params_json): point for point in store.points(on.id, on.engine)}
+        found += [f"{place(key)} was not run on {on.engine}" for key in asked if key not in points]
+        found += [
+            f"{point.name} on {on.engine} is not in its definition" for key, point in points.items() if key not in asked
+        ]
+        found += [f"{point.name} has no completions" for point in points.values() if point.generation_id is None]
+        found += _unjudged(store, suite, {point.id: point.name for point in points.values()})
     return found
+
+
+def stored_suite(store: Reader) -> Suite:
+    """The suite of a database of one."""
+    (definition,) = store.suite_definitions().values()
+    return Suite.model_validate_json(definition)
 
 
 def place(point: tuple[str, str]) -> str:
@@ -263,19 +211,18 @@ def asked_points(suite: Suite) -> list[tuple[str, str]]:
     return list(asked)
 
 
-def _unjudged(store: Store, suite: Suite, points: dict[int, str]) -> Iterator[str]:
+def _unjudged(store: Reader, suite: Suite, points: dict[int, str]) -> Iterator[str]:
     """Points without a verdict of each of the suite's evaluators.  One that has a single verdict that is on no text
     looks at the checkpoints, once for all points."""
     listed = Counter(spec.name for spec in suite.evaluators)
     judged: dict[str, Counter[int]] = {name: Counter() for name in listed}
     verdicts: dict[str, set[tuple[int, bool]]] = {name: set() for name in listed}
-    for name, point, evaluation, of_text in store.db.execute(
-        "SELECT evaluator, point_id, evaluations.id, generation_id IS NOT NULL FROM point_evaluations "
-        "JOIN evaluations ON evaluations.id = evaluation_id"
-    ):
-        if name in listed and point in points:
-            judged[name][point] += 1
-            verdicts[name].add((evaluation, bool(of_text)))
+    evaluations = {one.id: one for one in store.evaluations()}
+    for point, evaluation_id in store.links():
+        evaluation = evaluations[evaluation_id]
+        if evaluation.evaluator in listed and point in points:
+            judged[evaluation.evaluator][point] += 1
+            verdicts[evaluation.evaluator].add((evaluation_id, evaluation.generation_id is not None))
     for name, times in listed.items():
         of_checkpoints = len(verdicts[name]) == times and not any(of_text for _, of_text in verdicts[name])
         if not of_checkpoints:

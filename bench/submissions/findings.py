@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.schema import Suite, UserError
-from bench.store.write import Store
+from bench.schema import UserError
 
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, sqlite3.Error, UserError)
 
@@ -57,7 +56,3 @@ class Report:
         if passed:
             self.checked.append((name, what))
         return passed
-
-
-def stored_suite(store: Store) -> Suite:
-    return Suite.model_validate_json(store.db.execute("SELECT definition FROM suites").fetchone()[0])

@@ -16,11 +16,12 @@ import numpy as np
 import evaluators
 from bench.progress import Advance, Task
 from bench.run.worker import estimates
-from bench.schema import Prompt, Sampling, UserError
+from bench.schema import Prompt, UserError
 from bench.stats import MedianStatistic, RatioStatistic, Summary
-from bench.store.write import Store
+from bench.store.read import Reader
+from bench.store.values import StoredEvaluation, StoredPoint
 from bench.submissions import bundle
-from bench.submissions.findings import Mismatch, Report, shown, stored_suite
+from bench.submissions.findings import Mismatch, Report, shown
 from bench.submissions.verdicts import (
     ABSENT,
     EXACT,
@@ -43,36 +44,35 @@ NOT_JUDGED_AGAIN = ("huggingface",)  # would run a script that the bundle names
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # a model's scores on another machine
 
 
-def recompute(store: Store, report: Report, sample: int, seed: int, device: str, task: Task) -> None:
+def recompute(store: Reader, report: Report, sample: int, seed: int, device: str, task: Task) -> None:
     """Check every generation and every verdict of a database of one suite."""
-    (n,) = store.db.execute("SELECT count(*) FROM generations").fetchone()
+    n = store.count("generations")
     right = f"every prompt of {n} generations has all its samples; keys follow from prompts and sampling"
     report.check("completions", right, lambda: generations(store))
     report.check("evaluators", "verdicts were given with the suite's options", lambda: options(store))
     judges = Judges(device)
-    found = store.db.execute(
-        "SELECT evaluator, version, options, count(*) FROM evaluations GROUP BY 1, 2, 3 ORDER BY min(id)"
-    )
-    configurations = found.fetchall()
-    with task("Verifying verdicts", sum(row[-1] for row in configurations)) as advance:
-        for name, version, stored_options, count in configurations:
-            check = Check(store, name, version, stored_options, sample, seed, judges, advance)
+    configurations: dict[tuple[str, int, str], list[StoredEvaluation]] = {}
+    for one in store.evaluations():
+        configurations.setdefault((one.evaluator, one.version, one.options), []).append(one)
+    labels = Labels(store)
+    with task("Verifying verdicts", store.count("evaluations")) as advance:
+        for (name, version, stored_options), found in configurations.items():
+            check = Check(store, name, version, stored_options, found, labels, sample, seed, judges, advance)
             if report.check(shown(name).strip('"'), "", check.verdicts):
-                report.checked[-1] = (report.checked[-1][0], f"{count} verdicts: {'; '.join(check.done)}")
+                report.checked[-1] = (report.checked[-1][0], f"{len(found)} verdicts: {'; '.join(check.done)}")
             if check.reason is not None:
                 report.skipped.append((shown(name).strip('"'), check.reason))
 
 
-def generations(store: Store) -> Iterator[Mismatch]:
+def generations(store: Reader) -> Iterator[Mismatch]:
     """Keys, counts, and that every prompt of the suite has all its samples."""
     everyone: list[Prompt] | None = None
-    for id_, key, mixture, sampling_json, *counts in store.db.execute(
-        "SELECT generations.id, generations.key, mixtures.key, sampling, n_prompts, n_completions, n_tokens "
-        "FROM generations JOIN mixtures ON mixtures.id = mixture_id ORDER BY generations.id"
-    ).fetchall():
-        prompts, completions = store.generated(id_)
-        sampling = Sampling.model_validate_json(sampling_json)
-        row = {"point": label(store, "generation_id", id_)}
+    labels = Labels(store)
+    mixtures = {mixture.id: mixture.key for mixture in store.mixtures()}
+    for generation in store.generations():
+        prompts, completions = store.generated(generation.id)
+        sampling = generation.sampling
+        row = {"point": labels.of_generation(generation.id)}
         drawn: list[list[int]] = [[] for _ in prompts]
         for c in completions:
             drawn[c.prompt].append(c.sample)
@@ -86,21 +86,31 @@ def generations(store: Store) -> Iterator[Mismatch]:
         everyone = prompts if everyone is None else everyone
         if prompts != everyone:
             yield Mismatch("generations", row, "prompts", len(prompts), f"the {len(everyone)} of the other generations")
-        keys = [content_keys.generation_key(mixture, order, sampling) for order in orders(prompts)]
-        expected = [key if key in keys else keys[0], len(prompts), len(completions),
-                    sum(c.n_tokens for c in completions)]  # fmt: skip
-        names = ("key", "n_prompts", "n_completions", "n_tokens")
-        for column, has, wanted in zip(names, [key, *counts], expected, strict=True):
-            if has != wanted:
+        keys = [
+            content_keys.generation_key(mixtures[generation.mixture_id], order, sampling) for order in orders(prompts)
+        ]
+        expected = {"key": generation.key if generation.key in keys else keys[0], "n_prompts": len(prompts),
+                    "n_completions": len(completions), "n_tokens": sum(c.n_tokens for c in completions)}  # fmt: skip
+        for column, wanted in expected.items():
+            if (has := getattr(generation, column)) != wanted:
                 yield Mismatch("generations", row, column, has, wanted)
 
 
-def label(store: Store, column: str, id_: int) -> str:
-    """The first point that a generation or a mixture stands for."""
-    found = store.db.execute(
-        f"SELECT method, params FROM points WHERE {column} = ? ORDER BY position", [id_]
-    ).fetchone()
-    return "none" if found is None else bundle.place(found)
+class Labels:
+    """The first point that a generation or a mixture stands for, by its id."""
+
+    def __init__(self, store: Reader) -> None:
+        self.store = store
+
+    @cached_property
+    def points(self) -> list[StoredPoint]:
+        return [point for on in self.store.suites() for point in self.store.points(on.id, on.engine)]
+
+    def of_generation(self, id_: int) -> str:
+        return next((point.name for point in self.points if point.generation_id == id_), "none")
+
+    def of_mixture(self, id_: int) -> str:
+        return next((point.name for point in self.points if point.mixture.id == id_), "none")
 
 
 def orders(items: Sequence[Prompt]) -> Iterator[list[Prompt]]:
@@ -122,10 +132,11 @@ def builtin(name: str, options_json: str) -> Evaluator | None:
     return evaluators.registry().create(name, json.loads(options_json))
 
 
-def options(store: Store) -> Iterator[Mismatch]:
+def options(store: Reader) -> Iterator[Mismatch]:
     """The evaluators of the verdicts are those of the suite, with all their options."""
-    asked = [builtin(spec.name, json.dumps(spec.options)) for spec in stored_suite(store).evaluators]
-    for name, version, given in store.db.execute("SELECT DISTINCT evaluator, version, options FROM evaluations"):
+    asked = [builtin(spec.name, json.dumps(spec.options)) for spec in bundle.stored_suite(store).evaluators]
+    stored = dict.fromkeys((one.evaluator, one.version, one.options) for one in store.evaluations())
+    for name, version, given in stored:
         evaluator = builtin(name, given)
         newest = None if evaluator is None else type(evaluator).version
         if newest is not None and not 1 <= version <= newest:
@@ -140,14 +151,11 @@ def options(store: Store) -> Iterator[Mismatch]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which evaluation it is; `items` are what its sums are about, in the order in which they were judged."""
+    """A stored evaluation; `items` are what its sums are about, in the order in which they were judged."""
 
-    id: int
-    key: str
+    stored: StoredEvaluation
     mixture: str
     generation: str | None
-    generation_id: int | None
-    data: list[str] | None
     label: str
     items: Sequence[Prompt] = ()
 
@@ -156,10 +164,12 @@ class Verdict:
 class Check:
     """All verdicts of one configuration of an evaluator.  `done` says what was compared, `reason` why not all."""
 
-    store: Store
+    store: Reader
     name: str
     version: int
     options: str
+    found: Sequence[StoredEvaluation]
+    labels: Labels
     sample: int
     seed: int
     judges: Judges
@@ -174,13 +184,13 @@ class Check:
         known = 0
         for verdict in stored:
             self.advance(1)
-            data, expected = verdict.data, self._data(verdict, stored, local)
-            if data is not None and expected is not None and data != expected:
+            data, expected = list(verdict.stored.data), self._data(verdict, stored, local)
+            if expected is not None and data != expected:
                 yield Mismatch("evaluations", self._row(verdict), "data", data, expected)
-            elif (used := data if expected is None else expected) is not None and (keys := self._keys(verdict, used)):
+            elif keys := self._keys(verdict, data):
                 known += 1
-                if verdict.key not in keys:
-                    yield Mismatch("evaluations", self._row(verdict), "key", verdict.key, keys[0])
+                if verdict.stored.key not in keys:
+                    yield Mismatch("evaluations", self._row(verdict), "key", verdict.stored.key, keys[0])
             for table, row, column, has, wanted in self._differences(verdict):
                 yield Mismatch(table, self._row(verdict) | row, column, has, wanted)
         if known:
@@ -200,31 +210,21 @@ class Check:
         return builtin(self.name, self.options)
 
     def _stored(self) -> list[Verdict]:
-        rows = self.store.db.execute(
-            "SELECT evaluations.id, evaluations.key, mixtures.key, generations.key, generation_id, data, "
-            "evaluations.mixture_id FROM evaluations JOIN mixtures ON mixtures.id = evaluations.mixture_id "
-            "LEFT JOIN generations ON generations.id = generation_id "
-            "WHERE evaluator = ? AND version = ? AND options = ? ORDER BY evaluations.id",
-            [self.name, self.version, self.options],
-        )
-        found = []
-        for id_, key, mixture, generation, generation_id, data, mixture_id in rows.fetchall():
-            digests = None if data is None else json.loads(data)
-            where = label(self.store, "mixture_id", mixture_id)
-            found.append(Verdict(id_, key, mixture, generation, generation_id, digests, where))
+        mixtures = {mixture.id: mixture.key for mixture in self.store.mixtures()}
+        generations = {generation.id: generation.key for generation in self.store.generations()}
+        found = [
+            Verdict(one, mixtures[one.mixture_id], generations.get(one.generation_id or 0),
+                    self.labels.of_mixture(one.mixture_id))
+            for one in self.found
+        ]  # fmt: skip
         return [replace(verdict, items=self._items(verdict)) for verdict in found]
 
     def _items(self, verdict: Verdict) -> list[Prompt]:
         """The prompts of the completions, or what a probe's sums are about, in the order whose digest is in its key."""
-        if verdict.generation_id is not None:
-            return self.store.generated(verdict.generation_id)[0]
-        rows = self.store.db.execute(
-            "SELECT DISTINCT input_id, set_name, row, text FROM statistics JOIN inputs ON inputs.id = input_id "
-            "WHERE evaluation_id = ? ORDER BY input_id",
-            [verdict.id],
-        )
-        items = [Prompt(set=set_name, row=row, text=text) for _, set_name, row, text in rows]
-        right = (o for o in orders(items) if verdict.key in self._keys(verdict, [texts_digest(o)]))
+        if verdict.stored.generation_id is not None:
+            return self.store.generated(verdict.stored.generation_id)[0]
+        items = self.store.items_of(verdict.stored.id)
+        right = (o for o in orders(items) if verdict.stored.key in self._keys(verdict, [texts_digest(o)]))
         return next(right, items)
 
     def _local(self, stored: Sequence[Verdict]) -> list[str] | None:
@@ -244,7 +244,7 @@ class Check:
             self.reason = f"{error}: its scores are taken as stored"
             return None
         packaged = str(getattr(evaluator, "model", "mini:")).startswith("mini:")
-        if not packaged and not any(verdict.key in self._keys(verdict, data) for verdict in stored):
+        if not packaged and not any(verdict.stored.key in self._keys(verdict, data) for verdict in stored):
             self.reason = "the judge on this machine is not the one on record: its scores are taken as stored"
             return None
         return data
@@ -271,18 +271,18 @@ class Check:
     def _checkpoints(self) -> list[str]:
         """The key of all the suite's checkpoints together; empty where no point mixes some of them."""
         digests = bundle.checkpoints(self.store)
-        complete = digests.keys() == stored_suite(self.store).checkpoints.keys()
+        complete = digests.keys() == bundle.stored_suite(self.store).checkpoints.keys()
         return [content_keys.key_of("checkpoints", digests)] if complete else []
 
     # -------------------------------------------------------------------------------------- one verdict
 
     def _differences(self, verdict: Verdict) -> Iterator[Difference]:
-        stored = read_verdict(self.store, verdict.id)
+        stored = read_verdict(self.store, verdict.stored.id)
         evaluator = self.evaluator
         metrics = set(stored.sums)
         summaries: list[Summary] = []
-        if evaluator is not None and evaluator.looks_at == "completions" and verdict.generation_id is not None:
-            samples = Samples(*self.store.generated(verdict.generation_id))
+        if evaluator is not None and evaluator.looks_at == "completions" and verdict.stored.generation_id is not None:
+            samples = Samples(*self.store.generated(verdict.stored.generation_id))
             yield from compare_scores_with_sums(stored, samples)
             if self.reason is None:
                 cheap = self.name in CHEAP
@@ -293,7 +293,9 @@ class Check:
                 metrics = {key[0] for key in stored.estimates} | {metric.name for metric in evaluator.metrics()}
                 summaries = [s for s in judgement.summaries if not isinstance(s, RatioStatistic)] if cheap else []
                 summaries += medians(evaluator, stored, samples)
-        sets = list(dict.fromkeys(item.set for item in verdict.items)) if verdict.generation_id is not None else []
+        sets = (
+            list(dict.fromkeys(item.set for item in verdict.items)) if verdict.stored.generation_id is not None else []
+        )
         self.sums |= bool(stored.sums) or bool(summaries)
         for metric, own in stored.sums.items():
             if lost := [item for item in verdict.items if item not in own]:
@@ -305,7 +307,7 @@ class Check:
     def _part(self, samples: Samples, verdict: Verdict) -> Samples:
         """Some prompts with all their completions."""
         n = len(samples.prompts)
-        chosen = sorted(random.Random(f"{self.seed} {verdict.key}").sample(range(n), min(self.sample, n)))
+        chosen = sorted(random.Random(f"{self.seed} {verdict.stored.key}").sample(range(n), min(self.sample, n)))
         place = {prompt: i for i, prompt in enumerate(chosen)}
         kept = [replace(c, prompt=place[c.prompt]) for c in samples.completions if c.prompt in place]
         return Samples([samples.prompts[i] for i in chosen], kept)

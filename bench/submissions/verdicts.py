@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.schema import Estimate, Prompt
 from bench.stats import RatioStatistic, Transform, ratio_statistic
-from bench.store.write import Store
+from bench.store.read import Reader
 from evaluators.base import Judgement, Samples
 
 EXACT = 1e-8  # the same arithmetic on the same numbers; stored scores have nine digits
@@ -36,31 +36,18 @@ class StoredVerdict:
         return RatioStatistic(metric, above, below, scored, total, self.transforms.get(metric, "identity"))
 
 
-def read_verdict(store: Store, evaluation_id: int) -> StoredVerdict:
+def read_verdict(store: Reader, evaluation_id: int) -> StoredVerdict:
     """Raises ValueError where two estimates have one place."""
     scores: dict[str, dict[Place, Score]] = {}
-    for metric, set_name, row, sample, value, reason in store.db.execute(
-        "SELECT name, set_name, row, sample, value, reason FROM scores JOIN metrics ON metrics.id = metric_id "
-        "JOIN inputs ON inputs.id = input_id WHERE evaluation_id = ?",
-        [evaluation_id],
-    ):
-        scores.setdefault(metric, {})[set_name, row, sample] = value, reason
+    for one in store.scores(evaluation_id):
+        scores.setdefault(one.metric, {})[one.set, one.row, one.sample] = one.value, one.reason
     sums: dict[str, dict[Prompt, Sums]] = {}
-    for metric, set_name, row, text, above, below, n_scored, n_total in store.db.execute(
-        "SELECT name, set_name, row, text, numerator, denominator, n_scored, n_total FROM statistics "
-        "JOIN metrics ON metrics.id = metric_id JOIN inputs ON inputs.id = input_id WHERE evaluation_id = ?",
-        [evaluation_id],
-    ):
-        sums.setdefault(metric, {})[Prompt(set=set_name, row=row, text=text)] = above, below, n_scored, n_total
+    for row in store.statistics(evaluation_id):
+        item = Prompt(set=row.set, row=row.row, text=row.text)
+        sums.setdefault(row.metric, {})[item] = row.numerator, row.denominator, row.n_scored, row.n_total
     estimates: dict[tuple[str, str | None], Estimate] = {}
     transforms: dict[str, Transform] = {}
-    for *columns, transform in store.db.execute(
-        "SELECT name, prompts, value, low, high, n_scored, n_total, reason, transform FROM estimates "
-        "JOIN metrics ON metrics.id = metric_id WHERE evaluation_id = ?",
-        [evaluation_id],
-    ):
-        names = ("metric", "prompts", "value", "low", "high", "n_scored", "n_total", "reason")
-        estimate = Estimate(**dict(zip(names, columns, strict=True)))
+    for estimate, transform in store.estimates(evaluation_id):
         if (estimate.metric, estimate.prompts) in estimates:
             raise ValueError(f"two estimates of {estimate.metric} over {estimate.prompts or 'all prompts'}")
         estimates[estimate.metric, estimate.prompts] = estimate

@@ -9,7 +9,6 @@ from leaderboard.read.board import Board
 
 SHOWN = "time_per_output_token_s"
 MODEL = "roofline_s_per_token"
-ENSEMBLE = "ensemble of "
 LEAVES_ONE = 1.15
 LABEL_HEIGHT = 1 / 15  # of a chart
 DETAILS = (
@@ -164,7 +163,7 @@ def _along(lines: Sequence[Mapping[str, Any]], title: str, axis: str, fixed: Map
 def _curves(lines: Sequence[Mapping[str, Any]], axis: str, metric: str) -> tuple[Curve, ...]:
     by_method: dict[str, list[tuple[float, float]]] = {}
     for line in lines:
-        if line["metric"] == metric and line["ratio_to_base"] is not None and not line["method"].startswith(ENSEMBLE):
+        if line["metric"] == metric and line["ratio_to_base"] is not None and line["role"] != "ensemble":
             by_method.setdefault(line["method"], []).append((line[axis], line["ratio_to_base"]))
     return tuple(Curve(method, tuple(sorted(points))) for method, points in by_method.items())
 
@@ -175,9 +174,9 @@ def _members(lines: Sequence[Mapping[str, Any]], batch_size: int, new_tokens: in
 
     def points(metric: str) -> tuple[tuple[float, float], ...]:
         found = {
-            1 if x["method"] == "base" else int(x["method"].removeprefix(ENSEMBLE)): x["ratio_to_base"]
+            x["members"]: x["ratio_to_base"]
             for x in kept
-            if x["metric"] == metric and (x["method"] == "base" or x["method"].startswith(ENSEMBLE))
+            if x["metric"] == metric and x["role"] in ("base", "ensemble")
         }
         return tuple(sorted((m, ratio) for m, ratio in found.items() if ratio is not None))
 

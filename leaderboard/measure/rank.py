@@ -165,7 +165,7 @@ def time_over_base(board: Board, series: Series) -> Number:
 
     def same(row: Mapping[str, Any]) -> bool:
         mixed = row["recipe"] or {}
-        named = row["method"].partition("(")[0] == series.method and row["role"] in ("base", "method")
+        named = row["made_by"] == series.method and row["role"] in ("base", "method")
         return named and (mixed.get("space"), mixed.get("filter_p")) in ways
 
     rows = [r for r in board.overhead if same(r) and r["ratio_to_base"] is not None]

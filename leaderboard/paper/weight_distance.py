@@ -1,19 +1,19 @@
 """Figure 9: how far apart the weights of two checkpoints are, tensor by tensor."""
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from bench.schema import TensorDistance
 from leaderboard.charts.panel import Panel, axis, color_bar
-from leaderboard.names import family
 from leaderboard.numbers import number
 from leaderboard.paper.figure import Claim, Figure, Finding, absent
 from leaderboard.paper.plane import height, log_ticks
 from leaderboard.read.board import ALL, Board
 
 OTHER = "other"  # the checkpoint of another pre-training
-NAME = re.compile(r"weight_distance\[([^\]]+)\](?:\[(.+)\])?")
 OUTSIDE = "outside"  # the row of the tensors that belong to no layer
 
 FAR = Claim(
@@ -34,14 +34,17 @@ def weight_distance(board: Board) -> Figure:
 
 
 def distances(board: Board) -> Distances:
-    """The stored weight distances; they stand at one place of the board, whichever it is."""
-    known = {name: result.value for (_, name, _), result in board.results.items() if family(name) == "weight_distance"}
-    found: dict[str, dict[str, float]] = {}
-    for name in board.metrics:
-        parts, value = NAME.fullmatch(name), known.get(name)
-        if parts is not None and value is not None:
-            found.setdefault(parts[1], {})[parts[2] or ""] = value
-    return found
+    """The stored weight distances, pair by pair as the suite names them."""
+    found: dict[str, list[TensorDistance]] = {}
+    for one in board.distances:
+        found.setdefault(one.pair, []).append(one)
+    return {pair: {"": overall(each), **{one.tensor: one.distance for one in each}} for pair, each in found.items()}
+
+
+def overall(tensors: Sequence[TensorDistance]) -> float:
+    """sqrt(sum n d^2 / sum n): the root mean square over the elements of all tensors."""
+    squares = sum(one.elements * one.distance**2 for one in tensors)
+    return math.sqrt(squares / sum(one.elements for one in tensors))
 
 
 def layer_and_parameter(tensor: str) -> tuple[int | None, str]:

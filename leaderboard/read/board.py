@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.schema import Number, Recipe
+from bench.schema import Number, Recipe, TensorDistance
 from bench.stats import Floats, Transform, transformed
 from leaderboard.numbers import plain
 
@@ -102,8 +102,7 @@ class Protocol:
     checkpoints: Mapping[str, str]
     evaluators: Mapping[str, str]
     prompts: Mapping[str, int]
-    verdicts: Mapping[tuple[str, ...], str] = field(default_factory=dict)  # what was judged and how -> evaluation key
-    data: Mapping[str, str] = field(default_factory=dict)  # evaluator -> digests of its models and files, where stored
+    data: Mapping[str, str] = field(default_factory=dict)  # evaluator -> digests of its models and files
     texts: str = ""  # digest of the prompts
 
 
@@ -129,6 +128,7 @@ class Board:
     samples: int = 0
     notes: tuple[str, ...] = ()
     parity: tuple[Mapping[str, Any], ...] = ()  # reports that compare engines on this suite
+    distances: tuple[TensorDistance, ...] = ()  # between the suite's checkpoints, tensor by tensor
 
     def get(self, place: int, metric: str, prompts: str = ALL) -> Number | None:
         return self.results.get((place, metric, prompts))

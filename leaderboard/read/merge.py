@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.store.write import Store
+from bench.store.read import Reader
 from leaderboard.read.board import Board, PerPrompt, Protocol
 from leaderboard.read.query import read_boards
 
 
-def load_boards(stores: Sequence[Store], paths: Sequence[Path]) -> list[Board]:
+def load_boards(stores: Sequence[Reader], paths: Sequence[Path]) -> list[Board]:
     """The boards of these databases, merged where that is honest."""
     names = short_names(paths)
     read = [board for i, store in enumerate(stores) for board in read_boards(store, i, names[i])]
@@ -65,29 +65,14 @@ def disagreements(a: Protocol, b: Protocol) -> list[str]:
     for name in sorted(a.evaluators.keys() & b.evaluators.keys()):
         if a.evaluators[name] != b.evaluators[name]:
             found.append(f"evaluator {name} is set otherwise ({a.evaluators[name]} and {b.evaluators[name]})")
-    return found or _judges(a, b)
+    if found:
+        return found
+    named = sorted(a.evaluators.keys() & b.evaluators.keys())
+    return [f"the models or data behind {name} differ" for name in named if a.data.get(name) != b.data.get(name)]
 
 
 def _counts(prompts: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {name}" for name, n in prompts.items()) or "none"
-
-
-def _judges(a: Protocol, b: Protocol) -> list[str]:
-    """Whether equally named and set judges are equal: by the digests of their models and files.
-
-    Databases of earlier versions lack digests; there the same completions judged alike have the same key, or else.
-    """
-    named = a.evaluators.keys() & b.evaluators.keys()
-    known = named & a.data.keys() & b.data.keys()
-    shared = {subject for subject in a.verdicts.keys() & b.verdicts.keys() if subject[1] not in known}
-    differing = {name for name in known if a.data[name] != b.data[name]}
-    differing |= {subject[1] for subject in shared if a.verdicts[subject] != b.verdicts[subject]}
-    if differing:
-        return [f"the models or data behind {name} differ" for name in sorted(differing)]
-    unchecked = sorted(named - known - {subject[1] for subject in shared})
-    if unchecked:
-        return [f"nothing was judged by both, so equal judges cannot be shown ({', '.join(unchecked)})"]
-    return []
 
 
 def merge(a: Board, b: Board) -> Board:
@@ -111,11 +96,11 @@ def merge(a: Board, b: Board) -> Board:
         overhead_elsewhere={**b.overhead_elsewhere, **a.overhead_elsewhere},
         mixtures={**a.mixtures, **{index[i]: m for i, m in b.mixtures.items() if i in index}},
         per_prompt=_join(a, b, new),
+        distances=a.distances or b.distances,
         n_completions=a.n_completions + _new_share(b, new),
         notes=(*a.notes, *([note] if note else [])),
         protocol=replace(a.protocol, checkpoints={**b.protocol.checkpoints, **a.protocol.checkpoints},
                          evaluators={**b.protocol.evaluators, **a.protocol.evaluators},
-                         verdicts={**b.protocol.verdicts, **a.protocol.verdicts},
                          data={**b.protocol.data, **a.protocol.data}),
     )  # fmt: skip
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.schema import Number
-from bench.store.write import Store
+from bench.schema import Number, Prompt
+from bench.store.read import Reader
 from leaderboard.measure.iso import inside
 from leaderboard.measure.rank import CONTROL, COST, Series
 from leaderboard.numbers import number
@@ -44,7 +44,7 @@ def script_json(value: Any) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def select(stores: Sequence[Store], board: Board, budget: int = BUDGET_BYTES) -> Selection:
+def select(stores: Sequence[Reader], board: Board, budget: int = BUDGET_BYTES) -> Selection:
     """As much as fits the budget: fewer samples of every prompt first, then every k-th prompt of each set."""
     generations = distinct_generations(board)
     if not generations:
@@ -57,14 +57,13 @@ def select(stores: Sequence[Store], board: Board, budget: int = BUDGET_BYTES) ->
     return Selection(tuple(kept), samples, len(listed), board.samples)
 
 
-def _listed(stores: Sequence[Store], generations: Sequence[Place]) -> list[tuple[int, str, int, str]]:
+def _listed(stores: Sequence[Reader], generations: Sequence[Place]) -> list[tuple[int, str, int, str]]:
     """The prompts of all generations; those with equally many prompts have the same ones (one suite made them)."""
     unique: dict[tuple[str, int, str], tuple[int, str, int, str]] = {}
     seen: set[int] = set()
     for place in generations:
         store = stores[place.store]
-        (n,) = store.db.execute("SELECT n_prompts FROM generations WHERE id = ?", [place.generation_id]).fetchone()
-        if n not in seen:
+        if (n := store.n_prompts(_generation(place))) not in seen:
             seen.add(n)
             for id_, prompt, _ in store.prompts_of(place.generation_id):
                 unique.setdefault((prompt.set, prompt.row, prompt.text), (id_, prompt.set, prompt.row, prompt.text))
@@ -84,11 +83,14 @@ def distinct_generations(board: Board) -> list[Place]:
     return list(found.values())
 
 
-def _bytes_per_completion(store: Store, place: Place) -> float:
-    row = store.db.execute(
-        "SELECT AVG(LENGTH(CAST(text AS BLOB))) FROM completion_texts WHERE generation_id = ?", [place.generation_id]
-    ).fetchone()
-    return float(row[0] or 0) + 10  # quotes, comma, escapes, length, score
+def _bytes_per_completion(store: Reader, place: Place) -> float:
+    return store.mean_text_bytes(_generation(place)) + 10  # quotes, comma, escapes, length, score
+
+
+def _generation(place: Place) -> int:
+    if place.generation_id is None:
+        raise LookupError(f"{place.label} has no completions")
+    return place.generation_id
 
 
 def index(board: Board, series: Sequence[Series], selection: Selection) -> dict[str, Any]:
@@ -129,7 +131,7 @@ def _key(place: Place) -> str:
 
 
 def files(
-    stores: Sequence[Store], board: Board, series: Sequence[Series], selection: Selection
+    stores: Sequence[Reader], board: Board, series: Sequence[Series], selection: Selection
 ) -> Iterator[tuple[str, str]]:
     """(name, content) of each script file; a generation that several places share is written once."""
     done: set[str] = set()
@@ -144,31 +146,14 @@ def files(
             yield f"{s.slug}.js", f"lerpbench.add({script_json(s.slug)},{script_json(texts)});\n"
 
 
-def _texts(store: Store, place: Place, selection: Selection) -> Mapping[str, list[Any]]:
+def _texts(store: Reader, place: Place, selection: Selection) -> Mapping[str, list[Any]]:
     """Columns over (prompt, sample), null where nothing is stored: text, tokens, finish reason, score in hundredths."""
     size = len(selection.prompts) * selection.samples
     columns: dict[str, list[Any]] = {"t": [None] * size, "n": [None] * size, "f": [None] * size, "s": [None] * size}
-    for prompt, sample, text, n_tokens, finish, score in _rows(store, place, selection):
+    prompts = [Prompt(set=name, row=row, text=text) for _, name, row, text in selection.prompts]
+    found = store.shown_completions(place.id, _generation(place), prompts, selection.samples, CONTROL)
+    for prompt, sample, text, n_tokens, finish, score in found:
         k = prompt * selection.samples + sample
         columns["t"][k], columns["n"][k], columns["f"][k] = text, n_tokens, 1 if finish == "stop" else 0
         columns["s"][k] = None if score is None else round(100 * score)
     return {name: column for name, column in columns.items() if any(x is not None for x in column)}
-
-
-def _rows(store: Store, place: Place, selection: Selection) -> Iterator[tuple[Any, ...]]:
-    """The selected completions with their scores, sought one by one: a generation may hold 250,000."""
-    judged = store.db.execute(
-        "SELECT evaluation_id, metrics.id FROM point_evaluations JOIN estimates USING (evaluation_id) "
-        "JOIN metrics ON metrics.id = metric_id WHERE point_id = ? AND metrics.name = ? LIMIT 1",
-        [place.id, CONTROL],
-    ).fetchone()
-    wanted = [[prompts, row, text] for _, prompts, row, text in selection.prompts]
-    return store.db.execute(
-        "SELECT wanted.key, sample, completion_texts.text, n_tokens, finish_reason, "
-        "json_extract(by_sample, '$[' || sample || ']') FROM json_each(?) AS wanted "
-        "CROSS JOIN inputs ON set_name = json_extract(wanted.value, '$[0]') "  # a CROSS JOIN keeps this order
-        "AND row = json_extract(wanted.value, '$[1]') AND inputs.text = json_extract(wanted.value, '$[2]') "
-        "CROSS JOIN completion_texts ON generation_id = ? AND completion_texts.input_id = inputs.id AND sample < ? "
-        "LEFT JOIN prompt_scores ON evaluation_id = ? AND metric_id = ? AND prompt_scores.input_id = inputs.id",
-        [json.dumps(wanted), place.generation_id, selection.samples, *(judged or (None, None))],
-    )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.schema import UserError
-from bench.store.write import Store
+from bench.store.read import Reader
 from leaderboard.read.merge import load_boards, short_names
 from leaderboard.read.query import open_stores
 from leaderboard.show.card import card
@@ -51,15 +51,15 @@ def _text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _writer(stores: Sequence[Store], names: Sequence[str], view: View, form: Format) -> Callable[[Path], None]:
-    columns = ["database", *(c[0] for c in stores[0].db.execute(f"SELECT * FROM {view} LIMIT 0").description)]
+def _writer(stores: Sequence[Reader], names: Sequence[str], view: View, form: Format) -> Callable[[Path], None]:
+    columns = ["database", *stores[0].view_columns(view)]
     write = {"csv": write_csv, "json": write_json, "parquet": write_parquet}[form]
     return lambda path: write(path, columns, rows(stores, names, view))
 
 
-def rows(stores: Sequence[Store], names: Sequence[str], view: View) -> Rows:
+def rows(stores: Sequence[Reader], names: Sequence[str], view: View) -> Rows:
     for store, name in zip(stores, names, strict=True):
-        for row in store.db.execute(f"SELECT * FROM {view}"):
+        for row in store.view_rows(view):
             yield name, *row
 
 

@@ -3,7 +3,6 @@
 python -m leaderboard.show.overhead_table results.db docs/OVERHEAD.md
 """
 
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 from bench.markdown import table
 from bench.schema import Number, OverheadRecord, UserError
-from bench.store.write import Store
+from bench.store.read import Reader
 from leaderboard.numbers import between, number, shown
 from leaderboard.read.query import open_stores
 from leaderboard.show.readme import splice
@@ -61,19 +60,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def read_ledgers(store: Store) -> list[Ledger]:
+def read_ledgers(store: Reader) -> list[Ledger]:
     """One for every engine on which a suite's base was timed."""
-    timed = store.db.execute(
-        "SELECT suite_id, engine, MAX(overhead_records.created_at), environments.details, (SELECT command FROM runs "
-        "WHERE runs.suite_id = overhead_records.suite_id AND runs.engine = overhead_records.engine "
-        "AND started_at <= overhead_records.created_at ORDER BY started_at DESC LIMIT 1) FROM overhead_records "
-        "JOIN environments ON environments.id = environment_id WHERE method = ? AND metric = ? "
-        "GROUP BY suite_id, engine ORDER BY suite_id, engine",
-        [BASE, MAIN],
-    ).fetchall()
     return [
-        Ledger(engine, store.overhead_records(suite_id, engine), without_paths(command or ""), at, json.loads(details))
-        for suite_id, engine, at, details, command in timed
+        Ledger(
+            t.engine, store.overhead_records(t.suite_id, t.engine), without_paths(t.command), t.timed_at, t.environment
+        )
+        for t in store.timed_suites()
     ]
 
 
@@ -110,7 +103,7 @@ def once(ledger: Ledger) -> str:
     sizes = ledger.sizes(length)
     rows = []
     for record in ledger.records:
-        if record.metric == "switch_s" and record.value is not None and record.details["role"] in ("base", "method"):
+        if record.metric == "switch_s" and record.value is not None and record.role in ("base", "method"):
             paid = [ledger.line(record.method, "amortisation_tokens", size, length) for size in sizes]
             switch = f"{number(record.value * 1e3)} ms"
             rows.append([record.method, switch, *("" if r is None else _tokens(r) for r in paid)])

@@ -16,7 +16,8 @@ import markupsafe
 from markdown_it import MarkdownIt
 
 from bench.schema import UserError
-from bench.store.write import Store
+from bench.store.read import Reader
+from bench.store.values import ResultRow
 from leaderboard import names, numbers, paper
 from leaderboard.measure import overhead, protocols
 from leaderboard.measure.comparison import Comparison, compare_level, compare_places
@@ -37,7 +38,7 @@ from leaderboard.measure.rank import (
 from leaderboard.numbers import plain
 from leaderboard.read.board import ALL, Board
 from leaderboard.read.merge import load_boards
-from leaderboard.read.query import COLUMNS, open_stores
+from leaderboard.read.query import open_stores
 from leaderboard.show import completions, figures
 
 MANIFEST = ".lerpbench-site.json"
@@ -67,7 +68,7 @@ def render(databases: Sequence[Path], site: Path) -> None:
         write(build(stores, load_boards(stores, paths)), Path(site))
 
 
-def build(stores: Sequence[Store], boards: Sequence[Board]) -> dict[str, str]:
+def build(stores: Sequence[Reader], boards: Sequence[Board]) -> dict[str, str]:
     """The site as relative path -> content."""
     env = environment()
     templates = files("leaderboard") / "templates"
@@ -110,7 +111,7 @@ def slug(text: str) -> str:
 
 
 def board_files(
-    env: jinja2.Environment, stores: Sequence[Store], board: Board, folder: str, n_boards: int
+    env: jinja2.Environment, stores: Sequence[Reader], board: Board, folder: str, n_boards: int
 ) -> dict[str, str]:
     """Everything of one board."""
     everything = find_series(board)
@@ -314,7 +315,7 @@ def source_name(source: str) -> str:
 def results_csv(board: Board) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(ResultRow._fields)
     writer.writerows(board.rows)
     return out.getvalue()
 

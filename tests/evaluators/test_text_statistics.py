@@ -58,14 +58,14 @@ def test_weight_distance_by_hand(tmp_path: Path) -> None:
     a = checkpoint(tmp_path / "a", {"u": [1.0, 2.0], "w": [0.0, 0.0, 3.0, 0.0]})
     b = checkpoint(tmp_path / "b", {"u": [1.0, 0.0], "w": [1.0, 1.0, 2.0, 1.0]})
     judged = WeightDistance(pairs=("a:b",)).inspect({"a": a, "b": b})
-    found = {e.metric: e.value for e in judged.estimates}
-    assert found == {
-        "weight_distance[a:b][u]": pytest.approx(np.sqrt((0**2 + 2**2) / 2)),
-        "weight_distance[a:b][w]": pytest.approx(np.sqrt((1 + 1 + 1 + 1) / 4)),
-        "weight_distance[a:b]": pytest.approx(np.sqrt((4 + 4) / 6)),
-    }
-    declared = [m.name for m in (*WeightDistance(pairs=("a:b",)).metrics(), *judged.metrics)]
-    assert sorted(declared) == sorted(found)
+    assert [(d.pair, d.tensor, d.elements, d.distance) for d in judged.distances] == [
+        ("a:b", "u", 2, pytest.approx(np.sqrt((0**2 + 2**2) / 2))),
+        ("a:b", "w", 4, pytest.approx(np.sqrt((1 + 1 + 1 + 1) / 4))),
+    ]
+    (overall,) = judged.estimates
+    assert (overall.metric, overall.n_total) == ("weight_distance[a:b]", 6)
+    assert overall.value == pytest.approx(np.sqrt((4 + 4) / 6))
+    assert [metric.name for metric in WeightDistance(pairs=("a:b",)).metrics()] == [overall.metric]
 
 
 def test_weight_distance_refuses_what_cannot_be_compared(tmp_path: Path) -> None:

@@ -1,10 +1,8 @@
 """Several databases: one board where protocol and judges agree, apart with the reason where they do not."""
 
-import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from toyboard import MakeDatabase, make_suite, points_of
 
 from bench.schema import Suite
@@ -67,18 +65,6 @@ def test_disjoint_runs_prove_equal_judges_by_the_digests_of_their_models(make_da
     first, second = load(*disjoint_halves(make_database, judge="another judge"))
     assert first.notes == ("Kept apart from b.db: the models or data behind synthetic differ.",)
     assert second.notes == ("Kept apart from a.db: the models or data behind synthetic differ.",)
-
-
-@pytest.mark.parametrize("judge", ["judge", "another judge"])
-def test_judges_without_digests_are_compared_by_what_both_judged(make_database: MakeDatabase, judge: str) -> None:
-    """As databases of earlier versions are: the same judge on the same completions has the same key."""
-    disjoint = disjoint_halves(make_database)
-    same = make_database(make_suite(), name="c.db"), make_database(make_suite(), name="d.db", judge=judge)
-    for path in (*disjoint, *same):
-        with sqlite3.connect(path) as connection:
-            connection.execute("UPDATE evaluations SET data = NULL")
-    assert "nothing was judged by both" in load(*disjoint)[0].notes[0]
-    assert len(load(*same)) == (1 if judge == "judge" else 2)
 
 
 def test_protocols_are_compared(toy_database: Path) -> None:

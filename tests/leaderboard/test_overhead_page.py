@@ -18,20 +18,21 @@ def line(
     method: str, batch_size: int, metric: str, value: float, ratio: float | None = None, **more: Any
 ) -> dict[str, Any]:
     found = {"method": method, "batch_size": batch_size, "new_tokens": 32 if batch_size else 0, "metric": metric}
+    found |= {"role": "method", "members": 1}
     interval = {"ratio_low": ratio, "ratio_high": ratio, "n_rounds": 10}
     noise = {"busy": False, "within_floor": False, "floor": [0.95, 1.05], "load_average": 2.54, "others_cores": 0.3}
     return found | {"value": value, "ratio_to_base": ratio} | interval | noise | more
 
 
 LINES = [
-    line("base", 1, SHOWN, 0.002, 1.0),
-    line("base", 8, SHOWN, 0.004, 1.0, busy=True),
+    line("base", 1, SHOWN, 0.002, 1.0, role="base"),
+    line("base", 8, SHOWN, 0.004, 1.0, role="base", busy=True),
     line("dexperts", 1, SHOWN, 0.006, 3.0),
     line("dexperts", 8, SHOWN, 0.010, 2.5),
     line("dexperts", 8, "peak_memory_bytes", 3 * 2**20),
     line("dexperts", 1, MODEL, 0.001, 3.0),
     line("dexperts", 8, MODEL, 0.001, 3.0),
-    line("ensemble of 2", 8, SHOWN, 0.007, 1.75),
+    line("ensemble of 2", 8, SHOWN, 0.007, 1.75, role="ensemble", members=2),
     line("dexperts", 0, "switch_s", 0.0005),
 ]
 
@@ -79,10 +80,10 @@ def test_ledgers_of_other_engines_follow_the_board_s_own(make_database: MakeData
         ):  # fmt: skip
             records = [
                 OverheadRecord(
-                    method=method, batch_size=batch_size, new_tokens=8, metric=metric, value=0.1, n_rounds=3,
-                    details={"floor": [0.9, 1.1]},
+                    method=method, role=role, members=1, batch_size=batch_size, new_tokens=8,
+                    metric=metric, value=0.1, n_rounds=3, details={"floor": [0.9, 1.1]},
                 )
-                for method in ("base", "antiexpert")  # as timed, not as sorted
+                for method, role in (("base", "base"), ("antiexpert", "method"))  # as timed, not as sorted
             ]  # fmt: skip
             store.add_overhead(1, engine, records, 1, replace=False)
         (board,) = read_boards(store, 0, "toy.db")

@@ -12,7 +12,7 @@ from bench.store.write import Store
 from leaderboard.show.overhead_table import MAIN, main
 
 DOCUMENT = "before\n<!-- overhead vllm:begin -->\nold\n<!-- overhead vllm:end -->\nafter\n"
-QUIET = {"role": "method", "floor": [0.95, 1.0526], "within_floor": False, "busy": False, "load_average": 0.123,
+QUIET = {"floor": [0.95, 1.0526], "within_floor": False, "busy": False, "load_average": 0.123,
          "others_cores": 0.05}  # fmt: skip
 
 
@@ -21,8 +21,9 @@ def record(method: str, metric: str, value: float, batch_size: int = 0, ratio: f
 ):  # fmt: skip
     bounds = {} if ratio is None else {"ratio_to_base": ratio, "ratio_low": ratio - 0.01, "ratio_high": ratio + 0.01}
     return OverheadRecord(
-        method=method, batch_size=batch_size, new_tokens=8 if batch_size else 0, metric=metric, value=value,
-        n_rounds=12, details=QUIET | details, **bounds,
+        method=method, role="base" if method == "base" else "method", members=1,
+        batch_size=batch_size, new_tokens=8 if batch_size else 0,
+        metric=metric, value=value, n_rounds=12, details=QUIET | details, **bounds,
     )  # fmt: skip
 
 

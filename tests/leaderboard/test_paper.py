@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.schema import Number, Recipe, Space
+from bench.schema import Number, Recipe, Space, TensorDistance
 from leaderboard.charts.layout import compose
 from leaderboard.measure.rank import chord_rise, find_series, steering
 from leaderboard.numbers import short
@@ -78,11 +78,15 @@ def probed(board: Board) -> Board:
             size = sum(abs(float(v)) for v in place.params.values())
             found[i, "kl_weights_logits", ALL] = Number(0.1 * size, None, None, 8, 8)
             found[i, "nucleus_overlap", ALL] = Number(1 - 0.1 * size, None, None, 8, 8)
-    for pair, scale in (("expert:base", 0.01), ("other:base", 0.1)):
-        for name, value in (("", 1.0), ("[wte.weight]", 2.0), ("[h.0.ln.bias]", 1.0), ("[h.1.ln.bias]", 0.5)):
-            found[0, f"weight_distance[{pair}]{name}", ALL] = Number(scale * value, None, None, 8, 8)
+    rows = tuple(
+        TensorDistance(pair=pair, tensor=tensor, elements=8, distance=scale * value)
+        for pair, scale in (("expert:base", 0.01), ("other:base", 0.1))
+        for tensor, value in (("wte.weight", 2.0), ("h.0.ln.bias", 1.0), ("h.1.ln.bias", 0.5))
+    )
+    for pair in ("expert:base", "other:base"):
+        found[0, f"weight_distance[{pair}]", ALL] = Number(0.1, None, None, 24, 24)
     metrics = dict(board.metrics) | {name: MetricInfo(name) for _, name, _ in found if name not in board.metrics}
-    return replace(board, results=found, metrics=metrics)
+    return replace(board, results=found, metrics=metrics, distances=rows)
 
 
 def drawn(board: Board) -> dict[str, Figure]:
@@ -154,8 +158,14 @@ def test_tensors_have_a_layer_and_a_parameter() -> None:
 
 
 def test_weight_distances(probed: Board) -> None:
+    """Over all of three equally large tensors: sqrt((2^2 + 1^2 + 0.5^2) / 3) = sqrt(1.75) hundredths."""
     stored = distances(probed)
-    assert stored["expert:base"] == {"": 0.01, "wte.weight": 0.02, "h.0.ln.bias": 0.01, "h.1.ln.bias": 0.005}
+    assert stored["expert:base"] == {
+        "": pytest.approx(0.01 * 1.75**0.5),
+        "wte.weight": 0.02,
+        "h.0.ln.bias": 0.01,
+        "h.1.ln.bias": 0.005,
+    }
     texts = [(f.text, f.holds) for f in drawn(probed)["9"].findings]
     assert texts[1] == ("other and base are 10.0 times as far apart as expert and base, which are closer in 3 of 3 "
                         "tensors.", True)  # fmt: skip

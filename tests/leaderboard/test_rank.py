@@ -89,7 +89,14 @@ def test_the_time_over_the_base_is_that_of_the_same_way_to_mix(board: Board, ser
     line = {"metric": "time_per_output_token_s", "batch_size": 1, "new_tokens": 8, "n_rounds": 9,
             "ratio_low": 0.9, "ratio_high": 9.0}  # fmt: skip
     ledger = tuple(
-        line | {"method": method, "role": role, "ratio_to_base": ratio, "recipe": {"space": space, "filter_p": None}}
+        line
+        | {
+            "method": method,
+            "made_by": method.partition("(")[0],
+            "role": role,
+            "ratio_to_base": ratio,
+            "recipe": {"space": space, "filter_p": None},
+        }
         for method, role, space, ratio in (
             ("g2(alpha=0)", "control", "weights", 1.1),
             ("g2(space=logits)", "method", "logits", 3.0),

@@ -495,7 +495,8 @@ def test_run_times_a_suite_once_and_never_beside_other_work(
 
 
 def test_a_ratio_inside_the_floor_is_shown_as_such() -> None:
-    line: dict[str, Any] = {"method": "g2", "batch_size": 1, "new_tokens": 2, "metric": MAIN, "value": 1.0,
+    line: dict[str, Any] = {"method": "g2", "role": "method", "members": 1, "batch_size": 1,
+                            "new_tokens": 2, "metric": MAIN, "value": 1.0,
                             "n_rounds": 10, "ratio_to_base": 1.004, "ratio_low": 0.99, "ratio_high": 1.01}  # fmt: skip
     assert ratio(OverheadRecord(**line, details={"within_floor": True})) == "1.004 (0.990 to 1.010) = base"
     assert ratio(OverheadRecord(**line, details={"within_floor": False})) == "1.004 (0.990 to 1.010)"

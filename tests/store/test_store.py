@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlite_utils import Database
 
 from bench.schema import Completion, Estimate, Metric, Point, Prompt, PromptSource, Recipe, Suite, UserError
 from bench.stats import RatioStatistic, ScoreColumn
-from bench.store.schema import APPLICATION_ID, migrations
+from bench.store.read import Reader
+from bench.store.schema import APPLICATION_ID, FORMAT
 from bench.store.write import Store
 
 RECIPE = Recipe(space="weights", coefficients={"base": 1})
@@ -132,7 +132,7 @@ def test_a_failed_write_leaves_nothing_behind(store: Store) -> None:
     assert rows(store, "SELECT count(*) FROM completion_texts") == [(0,)]
 
 
-def test_foreign_and_newer_databases_are_refused_untouched(tmp_path: Path) -> None:
+def test_foreign_databases_are_refused_untouched(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.db"
     with sqlite3.connect(foreign) as connection:
         connection.execute("CREATE TABLE t (x)")
@@ -141,16 +141,19 @@ def test_foreign_and_newer_databases_are_refused_untouched(tmp_path: Path) -> No
         Store.open(foreign)
     assert foreign.read_bytes() == before
 
-    newer = tmp_path / "newer.db"
-    Store.open(newer).close()
-    with sqlite3.connect(newer) as connection:
-        connection.execute(
-            "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('lerpbench', 'm999_future', '')"
-        )
-    before = newer.read_bytes()
-    with pytest.raises(UserError, match="made by a newer lerpbench"):
-        Store.open(newer)
-    assert newer.read_bytes() == before
+
+def test_a_database_of_another_format_is_refused_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    Store.open(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {FORMAT + 1}")
+    before = path.read_bytes()
+    for opened in (Store.open, Reader.open):
+        with pytest.raises(
+            UserError, match=f"another version of lerpbench \\(format {FORMAT + 1}, this one has {FORMAT}"
+        ):
+            opened(path)
+    assert path.read_bytes() == before
 
 
 def test_files_that_cannot_be_a_database(tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_files_that_cannot_be_a_database(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         Store.open(tmp_path / "absent" / "r.db")
     with pytest.raises(UserError, match="no such database"):
-        Store.read(tmp_path / "absent.db")
+        Reader.open(tmp_path / "absent.db")
 
 
 def test_scores_keep_nine_digits_and_their_sample(store: Store) -> None:
@@ -208,66 +211,16 @@ def test_completions_come_in_the_order_of_sets_and_rows_whatever_was_stored_firs
     assert store.generated(generation) == (both, completions)
 
 
-def old_database(path: Path) -> Path:
-    """A database as the versions before m003 wrote it: one row a score, completions with ids of their own."""
-    db = Database(sqlite3.connect(path))
-    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    migrations.apply(db, stop_before="m003_compact")
-    db.executescript(
-        """
-        INSERT INTO environments VALUES (1, 'd', '{}', 't');
-        INSERT INTO suites VALUES (1, 's', '{}', 't');
-        INSERT INTO inputs VALUES (1, 'n', 0, 'The'), (2, 'n', 1, 'A');
-        INSERT INTO metrics VALUES (1, 'length', 'neutral', '', '');
-        INSERT INTO mixtures VALUES (1, 'm', 'transformers', 'float32', '{"space":"weights"}', '{}', NULL);
-        INSERT INTO generations VALUES (1, 'g', 1, '{}', 2, 4, 8, 1.5, 1, 't');
-        INSERT INTO completion_texts VALUES (1, 1, 1, 0, ' film', 2, 'stop'), (2, 1, 1, 1, ' man', 2, 'length'),
-            (3, 1, 2, 0, ' story', 2, 'length'), (4, 1, 2, 1, '', 2, 'stop');
-        INSERT INTO evaluations VALUES (1, 'e', 'length', 1, '{}', 1, 1, 0.1, 1, 't');
-        INSERT INTO scores VALUES (1, 1, 1, 5.0, NULL), (1, 1, 2, 0.1, NULL), (1, 1, 3, 6.0, NULL),
-            (1, 1, 4, NULL, 'empty');
-        INSERT INTO statistics VALUES (1, 1, 1, 5.1, 2, 2, 2), (1, 1, 2, 6.0, 1, 1, 2);
-        INSERT INTO estimates VALUES (1, 1, 1, NULL, 3.7, NULL, NULL, 3, 4, NULL, 'identity');
-        INSERT INTO points VALUES (1, 1, 'transformers', 'base', '{}', 0, 1, 1);
-        INSERT INTO point_evaluations VALUES (1, 1);
-        """
-    )
-    db.close()
-    return path
-
-
-VIEWS = ("results", "completions", "overhead")
-
-
-def test_an_older_database_is_brought_up_to_date_with_all_it_holds(tmp_path: Path) -> None:
-    path = old_database(tmp_path / "old.db")
-    with sqlite3.connect(path) as connection:
-        before = {view: connection.execute(f"SELECT * FROM {view}").fetchall() for view in VIEWS}
-    store = Store.open(path)
-    assert {view: rows(store, f"SELECT * FROM {view}") for view in VIEWS} == before
-    assert rows(store, "SELECT input_id, sample, value, reason FROM scores ORDER BY 1, 2") == [
-        (1, 0, 5.0, None), (1, 1, 0.1, None), (2, 0, 6.0, None), (2, 1, None, "empty"),
-    ]  # fmt: skip
-    assert rows(store, "PRAGMA foreign_key_check") == []
-    assert len(store.generated(1)[1]) == 4
-    assert store.generation_id("g") == store.evaluation_id("e") == 1
-
-
-def test_reading_leaves_file_and_folder_as_they_are_older_ones_too(tmp_path: Path) -> None:
-    path = old_database(tmp_path / "old.db")
+def test_reading_leaves_file_and_folder_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    Store.open(path).close()
     before = path.read_bytes()
-    store = Store.read(path)
-    assert rows(store, "SELECT value FROM scores LIMIT 1") == [(5.0,)]
-    store.close()
-    assert path.read_bytes() == before
-    Store.open(path).close()  # now of today's version
-    before = path.read_bytes()
-    store = Store.read(path)
+    reader = Reader.open(path)
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        store.suite(SUITE)
-    store.close()
+        reader.db.execute("DELETE FROM suites")
+    reader.close()
     assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["old.db"]
+    assert [file.name for file in tmp_path.iterdir()] == ["r.db"]
 
 
 def test_a_killed_writers_half_transaction_does_not_hinder_reading(tmp_path: Path) -> None:
@@ -279,7 +232,7 @@ def test_a_killed_writers_half_transaction_does_not_hinder_reading(tmp_path: Pat
     )
     subprocess.run([sys.executable, "-c", writer, str(path)], check=False)
     assert path.with_name("r.db-journal").exists()
-    assert rows(Store.read(path), "SELECT DISTINCT text FROM inputs") == [("same",)]
+    assert rows(Reader.open(path), "SELECT DISTINCT text FROM inputs") == [("same",)]
 
 
 def test_our_files_say_so_in_their_header(tmp_path: Path) -> None:
