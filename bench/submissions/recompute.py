@@ -5,6 +5,7 @@ the sums that follow from stored scores, and the estimates that follow from stor
 """
 
 import json
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ import numpy as np
 import evaluators
 from bench.progress import Advance, Task
 from bench.run.worker import estimates
-from bench.schema import Prompt, UserError
+from bench.schema import Estimate, Prompt, TensorDistance, UserError
 from bench.stats import MedianStatistic, RatioStatistic, Summary
 from bench.store.read import Reader
 from bench.store.values import StoredEvaluation, StoredPoint
@@ -38,6 +39,7 @@ from bench.suite.prompts import texts_digest
 from evaluators.base import Evaluator, Samples
 from evaluators.judges import Judges
 from evaluators.perplexity import Perplexity
+from evaluators.weight_distance import WeightDistance
 
 CHEAP = ("distinct", "repetition", "length")
 NOT_JUDGED_AGAIN = ("huggingface",)  # would run a script that the bundle names
@@ -303,6 +305,10 @@ class Check:
                 return
             summaries.append(stored.statistic(metric, verdict.items))
         yield from compare_estimates(stored, estimates(summaries, verdict.items, sets), metrics)
+        if isinstance(evaluator, WeightDistance):
+            self.sums = True
+            overall = over_all_tensors(evaluator, self.store.distances_of(verdict.stored.id))
+            yield from compare_estimates(stored, overall, {estimate.metric for estimate in overall})
 
     def _part(self, samples: Samples, verdict: Verdict) -> Samples:
         """Some prompts with all their completions."""
@@ -311,6 +317,18 @@ class Check:
         place = {prompt: i for i, prompt in enumerate(chosen)}
         kept = [replace(c, prompt=place[c.prompt]) for c in samples.completions if c.prompt in place]
         return Samples([samples.prompts[i] for i in chosen], kept)
+
+
+def over_all_tensors(evaluator: WeightDistance, tensors: Sequence[TensorDistance]) -> list[Estimate]:
+    """sqrt(sum n d^2 / sum n) of each pair, over its tensors of n elements at distance d."""
+    found = []
+    for pair in evaluator.pairs:
+        own = [one for one in tensors if one.pair == pair]
+        n = sum(one.elements for one in own)
+        value = math.sqrt(sum(one.elements * one.distance**2 for one in own) / n) if n else None
+        metric = evaluator.named(f"weight_distance[{pair}]")
+        found.append(Estimate(metric=metric, prompts=None, value=value, n_scored=n, n_total=n))
+    return found
 
 
 def medians(evaluator: Evaluator, stored: StoredVerdict, samples: Samples) -> list[Summary]:

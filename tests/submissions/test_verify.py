@@ -191,6 +191,8 @@ TEXT = (
         ("INSERT INTO estimates (evaluation_id, metric_id, value, low, high, n_scored, n_total) SELECT min(id), "
          "(SELECT id FROM metrics WHERE name = 'sentiment'), 0.999, 0.99, 1, 3, 3 FROM evaluations WHERE "
          "evaluator = 'nll'", ("estimates", 'metric "sentiment"', 'prompts "all"', "rows: stored 2, expected 1")),
+        ("UPDATE weight_distances SET distance = 2 * distance",
+         ("estimates", 'metric "weight_distance[expert:base]"', "value")),
         ("UPDATE overhead_records SET value = 0.3", ("overhead_records", "switch_s", "stored 0.3")),
     ],
 )  # fmt: skip
