@@ -4,6 +4,7 @@ suite -> plan -> execute -> store -> leaderboard; each arrow carries values of t
 """
 
 import json
+import math
 from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Any, Literal
@@ -19,10 +20,13 @@ from pydantic import (
     model_validator,
 )
 
-Space = Literal["weights", "logits"]
+Space = Literal["weights", "logits", "probs", "activations"]
 Direction = Literal["higher", "lower", "neutral"]
 FinishReason = Literal["stop", "length"]
 Role = Literal["base", "again", "method", "control", "ensemble"]  # of a mixture that is timed
+
+ENSEMBLES = ("logits", "probs")  # spaces in which every member runs for every token
+STEERING = "steering"  # the name of the vector's coefficient in activation space
 
 LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 
@@ -66,19 +70,40 @@ class Rule(Value):
     seed: int | None = Field(default=None, ge=0, lt=2**31)
 
 
-class Recipe(Value):
-    """A mixture of named checkpoints: coefficients and the space in which they apply.
+class Prefixed(Value):
+    """A member that is a checkpoint which reads a text before every prompt."""
 
-    In weight space theta = sum_i c_i theta_i, or what `rule` makes of each tensor; in logit space z = sum_i c_i z_i.
-    Coefficients are rounded to 12 decimals and zeros dropped, and a rule is dropped where one checkpoint alone is left,
-    so that equal mixtures are equal values.  With `filter_p`, candidates are the nucleus of `base` before mixing (the
-    DExperts release), not the nucleus of the mixture (the paper).
+    checkpoint: str
+    text: Text = Field(min_length=1)
+
+
+class Steering(Value):
+    """A vector for the residual stream: the mean output of a layer over the tokens of one text, less another's."""
+
+    layer: int = Field(ge=0)
+    add: Text = Field(min_length=1)
+    subtract: Text = Field(min_length=1)
+
+
+class Recipe(Value):
+    """A mixture of named members: coefficients and the space in which they apply.
+
+    In weight space theta = sum_i c_i theta_i, or what `rule` makes of each tensor; in logit space z = sum_i c_i z_i; in
+    probability space p = sum_i c_i p_i; in activation space c_base is 1 and c_steering times the vector of `steering`
+    is added to a layer's output at every position.
+    A member is the checkpoint of its name, unless `prefixes` says which one reads what.  Coefficients are rounded to 12
+    decimals and zeros dropped, with them what nothing refers to, so that equal mixtures are equal values.
+    With `filter_p`, candidates are the nucleus of `base` before mixing (the DExperts release), not the nucleus of the
+    mixture (the paper); with `plausible`, tokens at least that many times as likely as the likeliest to `expert`.
     """
 
     space: Space
     coefficients: dict[str, float]
     filter_p: float | None = Field(default=None, gt=0, le=1)
+    plausible: float | None = Field(default=None, gt=0, le=1)
     rule: Rule | None = None
+    prefixes: dict[str, Prefixed] = {}
+    steering: Steering | None = None
 
     @field_validator("coefficients")
     @classmethod
@@ -97,22 +122,45 @@ class Recipe(Value):
     def _rule_needs_two(cls, rule: Rule | None, info: ValidationInfo) -> Rule | None:
         return None if len(info.data.get("coefficients", ())) == 1 else rule
 
-    @model_validator(mode="after")
-    def _rule_is_of_weights(self) -> "Recipe":
-        if self.rule is not None and self.space != "weights":
-            raise ValueError("a rule needs a weights recipe")
-        return self
+    @field_validator("prefixes")
+    @classmethod
+    def _prefixes_of_members(cls, prefixes: dict[str, Prefixed], info: ValidationInfo) -> dict[str, Prefixed]:
+        return {name: prefixes[name] for name in sorted(prefixes.keys() & info.data.get("coefficients", {}).keys())}
+
+    @field_validator("steering")
+    @classmethod
+    def _steering_of_strength(cls, steering: Steering | None, info: ValidationInfo) -> Steering | None:
+        return steering if STEERING in info.data.get("coefficients", {}) else None
 
     @model_validator(mode="after")
-    def _filter_needs_base(self) -> "Recipe":
-        if self.filter_p is not None and (self.space != "logits" or "base" not in self.coefficients):
+    def _each_in_its_space(self) -> "Recipe":
+        mixed = self.coefficients
+        if self.rule is not None and self.space != "weights":
+            raise ValueError("a rule needs a weights recipe")
+        if self.filter_p is not None and (self.space != "logits" or "base" not in mixed):
             raise ValueError("filter_p needs a logits recipe with a checkpoint named base")
+        if self.plausible is not None and (self.space not in ENSEMBLES or "expert" not in mixed):
+            raise ValueError("plausible needs a recipe of logits or probs with a checkpoint named expert")
+        if self.prefixes and self.space not in ENSEMBLES:
+            raise ValueError("prefixes need a recipe of logits or probs")
+        if self.space == "probs" and (min(mixed.values()) < 0 or not math.isclose(sum(mixed.values()), 1)):
+            raise ValueError("a mixture of probabilities needs coefficients above 0 that sum to 1")
+        if self.space == "activations" and (mixed.get("base") != 1 or mixed.keys() - {"base", STEERING}):
+            raise ValueError("an activations recipe has base with coefficient 1, and steering")
+        if (self.steering is not None) != (self.space == "activations" and STEERING in mixed):
+            raise ValueError("steering and its coefficient in an activations recipe need each other")
         return self
 
     @property
+    def checkpoints(self) -> dict[str, str]:
+        """Member -> the checkpoint that it is."""
+        members = [name for name in self.coefficients if self.steering is None or name != STEERING]
+        return {name: self.prefixes[name].checkpoint if name in self.prefixes else name for name in members}
+
+    @property
     def models_per_token(self) -> int:
-        """Forward passes for one token: one for mixed weights, one a member for mixed logits."""
-        return len(self.coefficients) if self.space == "logits" else 1
+        """Forward passes for one token: one a member of an ensemble, one for everything else."""
+        return len(self.coefficients) if self.space in ENSEMBLES else 1
 
 
 class Sampling(Value):

@@ -21,6 +21,15 @@ TABLE = {
     "della": "methods.della:Della",
     "breadcrumbs": "methods.breadcrumbs:Breadcrumbs",
     "model_stock": "methods.model_stock:ModelStock",
+    "dera": "methods.decoding:Dera",
+    "mod": "methods.decoding:Mod",
+    "probs": "methods.decoding:Probs",
+    "contrastive": "methods.decoding:Contrastive",
+    "proxy_tuning": "methods.decoding:ProxyTuning",
+    "prompt": "methods.prompting:Prompt",
+    "cfg": "methods.prompting:Cfg",
+    "preadd": "methods.prompting:Preadd",
+    "activation_addition": "methods.activations:ActivationAddition",
     "mixture": "methods.mixture:Mixture",
 }
 

@@ -4,9 +4,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, FiniteFloat
 
-from bench.schema import Recipe, Rule, Value
+from bench.schema import Prefixed, Recipe, Rule, Text, Value
 
-__all__ = ["FiniteFloat", "Method", "Seed", "Share", "logits", "merged", "weights"]
+__all__ = ["FiniteFloat", "Method", "Seed", "Share", "Text", "logits", "merged", "prompted", "weights"]
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -42,3 +42,9 @@ def merged(rule: str, seed: int | None = None, /, *, of: dict[str, float], **par
 def logits(filter_p: float | None = None, **coefficients: float) -> Recipe:
     """z = sum_i c_i z_i."""
     return Recipe(space="logits", coefficients=coefficients, filter_p=filter_p)
+
+
+def prompted(text: str, **coefficients: float) -> Recipe:
+    """z = sum_i c_i z_i, where the member `prompted` is the base that reads a text before every prompt."""
+    prefixes = {"prompted": Prefixed(checkpoint="base", text=text)}
+    return Recipe(space="logits", coefficients=coefficients, prefixes=prefixes)

@@ -13,7 +13,7 @@ Part = Annotated[float, Field(ge=0, lt=0.5)]
 class Breadcrumbs(Method):
     """g2 with task vectors without, in each tensor, the shares `bottom` of smallest and `top` of largest magnitudes."""
 
-    source = "Davari and Belilovsky 2023, Model Breadcrumbs, equations 1 to 3"
+    source = "Davari and Belilovsky 2023, arXiv 2312.06795: the sparse masks by layer"
     formula = "theta0 + alpha (m+ tau+ - m- tau-), m keeps neither the smallest nor the largest magnitudes"
     alpha: FiniteFloat
     bottom: Part = 0.4

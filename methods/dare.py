@@ -12,7 +12,7 @@ class Dare(Method):
     They are summed (DARE with task arithmetic), or averaged by elected sign (DARE with TIES).
     """
 
-    source = "Yu et al. 2024, Language Models are Super Mario, section 3.2"
+    source = "Yu et al. 2024, arXiv 2311.03099, section 3: drop and rescale"
     formula = "theta0 + alpha (drop(tau+) - drop(tau-)), drop(tau) = m tau / density, m ~ Bernoulli(density)"
     alpha: FiniteFloat
     density: Share = 0.5

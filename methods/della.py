@@ -7,7 +7,7 @@ from methods.base import FiniteFloat, Method, Seed, Share, merged
 class Della(Method):
     """DARE that keeps large elements more often than small ones, by `epsilon` in all; then TIES' election."""
 
-    source = "Deep et al. 2024, DELLA-Merging, section 3"
+    source = "Deep et al. 2024, arXiv 2406.11617, section 3: MAGPRUNE, elect, fuse"
     formula = "theta0 + alpha mean of {drop(tau+), -drop(tau-)} with the elected sign, p = 1 - density -+ epsilon / 2"
     alpha: FiniteFloat
     density: Share = 0.5

@@ -14,7 +14,7 @@ class ModelStock(Method):
     alpha 0.5 is the paper's average of fine-tuned models.
     """
 
-    source = "Jang et al. 2024, Model Stock, equation 5"
+    source = "Jang et al. 2024, arXiv 2403.19522: the interpolation ratio for N fine-tuned models"
     formula = "t g1(alpha) + (1 - t) theta0, t = 2 cos / (1 + cos), cos between theta+ - theta0 and theta- - theta0"
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.5
 

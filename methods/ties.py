@@ -12,7 +12,7 @@ class Ties(Method):
     The share `density` of largest magnitudes is kept of each tensor, or of all tensors together (as the paper's code).
     """
 
-    source = "Yadav et al. 2023, TIES-Merging, algorithm 1"
+    source = "Yadav et al. 2023, arXiv 2306.01708, algorithm 1"
     formula = "theta0 + alpha mean of {trim(tau+), -trim(tau-)} with the elected sign, tau = theta - theta0"
     alpha: FiniteFloat
     density: Share = 0.2

@@ -2,19 +2,23 @@
 
 import inspect
 import math
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 import methods
 from bench.schema import Recipe, Rule, UserError
+from methods.activations import ActivationAddition
 from methods.arithmetic import Expo, RewardedSoups, TaskArithmetic
 from methods.breadcrumbs import Breadcrumbs
 from methods.dare import Dare
+from methods.decoding import Contrastive, Dera, Mod, Probs, ProxyTuning
 from methods.della import Della
 from methods.ensembling import DExperts, LogitG3
 from methods.interpolation import G1, G2, G3
 from methods.mixture import Mixture
+from methods.prompting import Cfg, Preadd, Prompt
 from methods.references import Antiexpert, Base, Expert
 from methods.slerp import Slerp
 from methods.ties import Ties
@@ -90,7 +94,7 @@ def test_every_registered_method_loads_and_documents_itself() -> None:
 
 PARAMETERS = {
     "alpha": 0.5, "beta": 0.25, "density": 0.5, "epsilon": 0.2, "bottom": 0.3, "top": 0.1, "seed": 0, "filter_p": 0.9,
-    "trim": "global", "consensus": "elect",
+    "trim": "global", "consensus": "elect", "plausible": 0.1, "text": "Good: ", "layer": 1, "add": "x", "subtract": "y",
 }  # fmt: skip
 
 
@@ -161,3 +165,55 @@ def test_a_mixture_takes_finite_coefficients_only() -> None:
     for wrong in ("much", math.inf, None):
         with pytest.raises(ValidationError):
             Mixture(expert=wrong)
+
+
+# ------------------------------------------------------------------------------------------ other spaces
+
+
+def test_dera_mod_and_probs_run_between_two_members() -> None:
+    assert Dera(alpha=0).recipe().coefficients == {"base": 1}
+    assert Dera(alpha=1).recipe().coefficients == {"expert": 1}
+    assert Dera(alpha=1.5).recipe() == Mixture(space="logits", expert=1.5).recipe()
+    assert Mod(alpha=0.25).recipe().coefficients == G1(alpha=0.25).recipe().coefficients
+    assert Probs(alpha=1).recipe() == Recipe(space="probs", coefficients={"expert": 1})
+    for wrong in (-0.1, 1.1):
+        with pytest.raises(ValidationError):
+            Probs(alpha=wrong)
+
+
+def test_guidance_at_one_is_the_prompt_and_at_zero_the_base() -> None:
+    assert Cfg(alpha=1, text="Good: ").recipe() == Prompt(text="Good: ").recipe()
+    assert Cfg(alpha=0, text="Good: ").recipe() == DExperts(alpha=0).recipe()
+    assert Cfg(alpha=1.5, text="Good: ").recipe().coefficients == {"base": -0.5, "prompted": 1.5}
+    assert Preadd(alpha=0.5, text="Bad: ").recipe() == Cfg(alpha=-0.5, text="Bad: ").recipe()
+
+
+def test_what_a_recipe_runs_is_known_by_its_checkpoints() -> None:
+    assert Cfg(alpha=2, text="x").recipe().checkpoints == {"base": "base", "prompted": "base"}
+    steered = ActivationAddition(alpha=2, layer=1, add="x", subtract="y").recipe()
+    assert steered.checkpoints == {"base": "base"}
+    assert steered.models_per_token == 1
+    assert ActivationAddition(alpha=0, layer=1, add="x", subtract="y").recipe().steering is None
+    assert ProxyTuning(alpha=1).recipe().coefficients == {"target": 1, "expert": 1, "base": -1}
+
+
+def test_contrastive_by_hand() -> None:
+    found = Contrastive(alpha=0.5).recipe()
+    assert (found.coefficients, found.plausible) == ({"expert": 1.5, "antiexpert": -0.5}, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (dict(space="probs", coefficients={"expert": 1.5, "base": -0.5}), "above 0 that sum to 1"),
+        (dict(space="probs", coefficients={"expert": 0.5}), "above 0 that sum to 1"),
+        (dict(space="logits", coefficients={"base": 1}, plausible=0.1), "a checkpoint named expert"),
+        (dict(space="logits", coefficients={"base": 1, "expert": 1}, rule={"name": "ties"}), "weights recipe"),
+        (dict(space="weights", coefficients={"a": 1}, prefixes={"a": {"checkpoint": "b", "text": "x"}}), "prefixes"),
+        (dict(space="activations", coefficients={"expert": 1}), "base with coefficient 1"),
+        (dict(space="activations", coefficients={"base": 1, "steering": 1}), "need each other"),
+    ],
+)
+def test_a_recipe_refuses_what_its_space_does_not_know(wrong: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        Recipe(**wrong)

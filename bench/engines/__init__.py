@@ -46,11 +46,19 @@ def require_supported(name: str, checkpoints: Mapping[str, Checkpoint]) -> None:
             vllm_support.require_supported(checkpoint, device())
 
 
-def require_servable(name: str, recipes: Iterable[Recipe]) -> None:
-    """Raise UserError where the engine cannot serve a recipe."""
+def require_servable(name: str, recipes: Iterable[Recipe], checkpoints: Mapping[str, Checkpoint]) -> None:
+    """Raise UserError where the engine cannot serve a recipe of these checkpoints."""
     for recipe in recipes:
+        if recipe.steering is not None and recipe.steering.layer >= (layers := n_layers(checkpoints["base"])):
+            raise UserError(f"activations: layer {recipe.steering.layer} is to be steered; base has 0 to {layers - 1}")
         if name == "vllm" and (reason := vllm_support.unservable(recipe)) is not None:
             raise UserError(f"engine vllm: {reason}; use --engine transformers")
+
+
+def n_layers(checkpoint: Checkpoint) -> int:
+    """Of a checkpoint's language model, from its config.json."""
+    config = checkpoint.config.get("text_config", checkpoint.config)
+    return int(config.get("num_hidden_layers") or config["n_layer"])
 
 
 def device() -> str:

@@ -119,14 +119,14 @@ def ties(members: Sequence[Member], rule: Rule) -> Tensor:
 
 
 def dare(members: Sequence[Member], rule: Rule) -> Tensor:
-    """Drop elements at random, rescale what is left (DARE, section 3.2), and sum; or elect as TIES does."""
+    """Drop elements at random, rescale what is left (DARE), and sum; or elect as TIES does."""
     density = float(rule.params["density"])
     kept = [m.coefficient * dropped(m.tau, torch.full_like(m.tau, density), m.key) for m in members]
     return elected_mean(kept) if rule.params.get("consensus") == "elect" else summed(kept)
 
 
 def della(members: Sequence[Member], rule: Rule) -> Tensor:
-    """Drop small elements more often than large ones, rescale by each one's odds, elect, average (DELLA, section 3)."""
+    """Drop small elements more often than large ones, rescale by each one's odds, elect, average (DELLA)."""
     density, epsilon = float(rule.params["density"]), float(rule.params["epsilon"])
     return elected_mean(
         [m.coefficient * dropped(m.tau, keep_probabilities(m.tau, density, epsilon), m.key) for m in members]
@@ -134,13 +134,13 @@ def della(members: Sequence[Member], rule: Rule) -> Tensor:
 
 
 def breadcrumbs(members: Sequence[Member], rule: Rule) -> Tensor:
-    """Drop each task vector's smallest and largest elements, and sum (Model Breadcrumbs, equations 1 to 3)."""
+    """Drop each task vector's smallest and largest elements, and sum (Model Breadcrumbs)."""
     bottom, top = float(rule.params["bottom"]), float(rule.params["top"])
     return summed([m.coefficient * between(m.tau, bottom, top) for m in members])
 
 
 def model_stock(members: Sequence[Member], rule: Rule) -> Tensor:
-    """t sum_i c_i tau_i, t = N cos / (1 + (N - 1) cos), cos between the task vectors (Model Stock, equation 5).
+    """t sum_i c_i tau_i, t = N cos / (1 + (N - 1) cos), cos between the task vectors (Model Stock).
 
     For N > 2 cos is the mean over pairs.  One member is kept whole.
     """
@@ -191,7 +191,7 @@ def dropped(tau: Tensor, keep: Tensor, key: int) -> Tensor:
 
 
 def keep_probabilities(tau: Tensor, density: float, epsilon: float) -> Tensor:
-    """1 - p_i, p_i = p - epsilon / 2 + epsilon r_i / n, p = 1 - density (DELLA, equations 1 and 2).
+    """1 - p_i, p_i = p - epsilon / 2 + epsilon r_i / n, p = 1 - density (DELLA's MAGPRUNE).
 
     r_i is the rank of |tau_i| in its row of n, 0 for the largest; a vector is one row.
     """
@@ -265,3 +265,30 @@ def uniforms(size: int, key: int, device: str = "cpu") -> Tensor:
         bits = scramble(start_key + GOLDEN * places)
         found[start : start + CHUNK] = ((bits >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
     return found
+
+
+# ---------------------------------------------------------------------------------------------- next tokens
+
+
+def mix_logits(coefficients: Sequence[float], logits: Sequence[Tensor]) -> Tensor:
+    """sum_i c_i z_i, (..., V) float32."""
+    mixed = logits[0] * coefficients[0]
+    for coefficient, z in zip(coefficients[1:], logits[1:], strict=True):
+        mixed.add_(z, alpha=coefficient)
+    return mixed
+
+
+def mix_probs(coefficients: Sequence[float], logits: Sequence[Tensor]) -> Tensor:
+    """log sum_i c_i softmax(z_i), (..., V) float32; c_i above 0 that sum to 1."""
+    mixed = logits[0].softmax(dim=-1) * coefficients[0]
+    for coefficient, z in zip(coefficients[1:], logits[1:], strict=True):
+        mixed.add_(z.softmax(dim=-1), alpha=coefficient)
+    return mixed.log_()
+
+
+def plausible(logits: Tensor, share: float) -> Tensor:
+    """Which tokens are at least `share` times as likely as the likeliest (contrastive decoding's V_head).
+
+    logits: (..., V).  Returns (..., V) bool.
+    """
+    return logits >= logits.amax(dim=-1, keepdim=True) + math.log(share)

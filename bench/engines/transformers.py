@@ -2,11 +2,12 @@
 
 Weight space: all parameters of the served model are views of one flat buffer, so a mixture is a few vector operations
 over it: theta = sum_i c_i theta_i in float32, rounded once to the served dtype; a rule goes tensor by tensor.  Logit
-space: every member runs with its own key-value cache and the logits are mixed at each step.
+or probability space: every member runs with its own key-value cache, behind its own prefix, and the next tokens'
+distributions are mixed at each step.  Activation space: a hook on one layer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -18,10 +19,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from bench.engines.mixing import mix_tensors
+from bench.engines.mixing import mix_logits, mix_probs, mix_tensors, plausible
 from bench.engines.sampling import ROWS_PER_CHUNK, nucleus_mask, row_keys, sample_nucleus
+from bench.engines.steering import steer, steering_vector
 from bench.progress import Advance, silent
-from bench.schema import Completion, Prompt, Recipe, Sampling, UserError
+from bench.schema import STEERING, Completion, Prompt, Recipe, Sampling, UserError
 from bench.serving import NotFiniteError
 from bench.suite.checkpoints import Checkpoint, digests
 
@@ -46,16 +48,20 @@ class TransformersEngine:
         self._recipe: Recipe | None = None  # the last weights mixture's
         self._places: dict[str, tuple[int, torch.Size]] = {}  # where each parameter begins in a flat vector; its shape
         self._scratch: Tensor | None = None
+        self._hook: Any = None  # of the served activation addition
         first = next(iter(self.checkpoints.values()))
         self.config = AutoConfig.from_pretrained(first.path)
         self.tokenizer = AutoTokenizer.from_pretrained(first.path)
 
     def serve(self, recipe: Recipe) -> "TransformersModel":
+        self._unhook()
         if recipe.space == "weights":
-            return TransformersModel(self, [(1.0, self._mix(recipe))], None, None)
-        members = [(value, self._member(name)) for name, value in recipe.coefficients.items()]
-        filtering = None if recipe.filter_p is None else list(recipe.coefficients).index("base")
-        return TransformersModel(self, members, recipe.filter_p, filtering)
+            return TransformersModel(self, recipe, [Member(1.0, self._mix(recipe))])
+        if recipe.space == "activations":
+            return TransformersModel(self, recipe, [Member(1.0, self._steered(recipe))])
+        return TransformersModel(
+            self, recipe, [self._part(recipe, name, source) for name, source in recipe.checkpoints.items()]
+        )
 
     def survived_update(self) -> float | None:
         if self._mixed is None or self._recipe is None or "base" not in self.checkpoints:
@@ -82,10 +88,33 @@ class TransformersEngine:
         return self._scratch
 
     def close(self) -> None:
+        self._unhook()
         self._scratch = None
         self._flat.clear()
         self._members.clear()
         self._mixed = None
+
+    # ------------------------------------------------------------------------------------------ members
+
+    def _part(self, recipe: Recipe, name: str, source: str) -> "Member":
+        prefix = recipe.prefixes[name].text if name in recipe.prefixes else ""
+        return Member(recipe.coefficients[name], self._member(source), self.token_ids(prefix))
+
+    def _steered(self, recipe: Recipe) -> Any:
+        """The base with the recipe's vector added to a layer, until another recipe is served."""
+        model = self._member("base")
+        if recipe.steering is not None:
+            layer = recipe.steering.layer
+            start = [self.tokenizer.eos_token_id]
+            texts = [start + self.token_ids(t) for t in (recipe.steering.add, recipe.steering.subtract)]
+            vector = steering_vector(model, layer, *texts)
+            self._hook = steer(model, layer, recipe.coefficients[STEERING] * vector)
+        return model
+
+    def _unhook(self) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
 
     # ------------------------------------------------------------------------------------------ weights
 
@@ -243,20 +272,21 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = (buffer[: self.length].permute(1, 2, 0, 3) for buffer in self.buffers)
 
 
-class TransformersModel:
-    """A served mixture: members with their coefficients (one member of weight 1 in weight space)."""
+class Member(NamedTuple):
+    """A model that runs at every step, and the tokens it reads before every prompt."""
 
-    def __init__(
-        self,
-        engine: TransformersEngine,
-        members: Sequence[tuple[float, Any]],
-        filter_p: float | None,
-        filter_member: int | None,
-    ) -> None:
+    coefficient: float
+    model: Any
+    prefix: Sequence[int] = ()
+
+
+class TransformersModel:
+    """A served mixture: members with their coefficients (one of weight 1 where weights or activations are mixed)."""
+
+    def __init__(self, engine: TransformersEngine, recipe: Recipe, members: Sequence[Member]) -> None:
         self.engine = engine
+        self.recipe = recipe
         self.members = members
-        self.filter_p = filter_p
-        self.filter_member = filter_member
         self.tokenizer = engine.tokenizer
         end = engine.tokenizer.eos_token_id
         if end is None:
@@ -267,7 +297,7 @@ class TransformersModel:
         return self.engine.token_ids(text)
 
     def context_length(self) -> int:
-        return self.engine.context_length()
+        return self.engine.context_length() - max(len(member.prefix) for member in self.members)
 
     # ------------------------------------------------------------------------------------------ generation
 
@@ -307,7 +337,7 @@ class TransformersModel:
         device = self.engine.device
         longest = max(map(len, prompts))
         state = _Decoding(self.members, longest + sampling.max_new_tokens)
-        hidden = state.prefill(*left_padded(prompts, longest, self.end, device))  # m x (P, h)
+        hidden = state.prefill(prompts, self.end, device)  # m x (P, h)
         repeats = torch.arange(len(prompts), device=device).repeat_interleave(sampling.samples)
         state.select(repeats)
         hidden = [h[repeats] for h in hidden]
@@ -337,16 +367,15 @@ class TransformersModel:
             part = [h[start : start + rows] for h in hidden]
             logits = self._logits(part)
             mixed = self._mixed(logits)
+            allowed, top_p = self._candidates(logits, sampling.top_p)
             if sampling.temperature == 0:
+                if self.recipe.plausible is not None and allowed is not None:
+                    mixed = mixed.masked_fill(~allowed, -torch.inf)
                 highest, tokens = mixed.max(dim=-1)
                 if not torch.isfinite(highest).all():
                     raise NotFiniteError("its logits are not finite")
                 chunks.append(tokens)
                 continue
-            allowed = None
-            if self.filter_p is not None and self.filter_member is not None:
-                allowed = nucleus_mask(logits[self.filter_member], self.filter_p)
-            top_p = 1.0 if allowed is not None else sampling.top_p
             tempered = mixed if sampling.temperature == 1 else mixed.div_(sampling.temperature)
             work = self.engine.scratch(len(mixed), mixed.shape[-1])
             chunks.append(sample_nucleus(tempered, top_p, keys[start : start + rows], step, allowed, work))
@@ -354,30 +383,37 @@ class TransformersModel:
 
     def _logits(self, hidden: Sequence[Tensor]) -> list[Tensor]:
         """Each member's logits (B, V) float32 of its last hidden states (B, h)."""
-        return [member.get_output_embeddings()(h).float() for (_, member), h in zip(self.members, hidden, strict=True)]
+        heads = [member.model.get_output_embeddings() for member in self.members]
+        return [head(h).float() for head, h in zip(heads, hidden, strict=True)]
 
     def _mixed(self, logits: Sequence[Tensor]) -> Tensor:
-        """sum_i c_i z_i, (..., V) float32."""
-        if len(logits) == 1 and self.members[0][0] == 1:
+        """The mixture's logits (..., V) float32."""
+        if len(logits) == 1 and self.members[0].coefficient == 1:
             return logits[0]
-        mixed = logits[0] * self.members[0][0]
-        for (coefficient, _), z in zip(self.members[1:], logits[1:], strict=True):
-            mixed.add_(z, alpha=coefficient)
-        return mixed
+        mix = mix_probs if self.recipe.space == "probs" else mix_logits
+        return mix([member.coefficient for member in self.members], logits)
+
+    def _candidates(self, logits: Sequence[Tensor], top_p: float) -> tuple[Tensor | None, float]:
+        """The tokens that the recipe leaves (B, V), None where it leaves all, and the top-p that cuts them further."""
+        names = list(self.recipe.coefficients)
+        if self.recipe.filter_p is not None:
+            return nucleus_mask(logits[names.index("base")], self.recipe.filter_p), 1.0
+        if self.recipe.plausible is not None:
+            return plausible(logits[names.index("expert")], self.recipe.plausible), top_p
+        return None, top_p
 
     # ------------------------------------------------------------------------------------------ probes
 
     @torch.inference_mode()
     def token_logprobs(self, texts: Sequence[str], advance: Advance = silent) -> list[NDArray[np.float32]]:
-        """The mixture's own probabilities: `filter_p` narrows generation, not these."""
+        """The mixture's own probabilities: `filter_p` and `plausible` narrow generation, not these."""
         ids = [self.token_ids(text) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: len(ids[i]))
         found: dict[int, NDArray[np.float32]] = {}
         for start in range(0, len(order), ROWS_PER_CHUNK):
             batch = order[start : start + ROWS_PER_CHUNK]
-            inputs = [[self.end, *ids[i][:-1]] for i in batch]
             targets = right_padded([ids[i] for i in batch], self.end, self.engine.device)
-            logits = self._forward(right_padded(inputs, self.end, self.engine.device))
+            logits = self._forward([ids[i][:-1] for i in batch])
             logprobs = logits.gather(2, targets[..., None])[..., 0] - logits.logsumexp(dim=-1)
             for row, i in enumerate(batch):
                 found[i] = logprobs[row, : len(ids[i])].cpu().numpy()
@@ -387,42 +423,68 @@ class TransformersModel:
     @torch.inference_mode()
     def next_token_logprobs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         ids = [self.token_ids(text) for text in texts]
-        vocabulary = self.members[0][1].get_output_embeddings().weight.shape[0]
+        vocabulary = self.members[0].model.get_output_embeddings().weight.shape[0]
         found = np.empty((len(ids), vocabulary), np.float32)
         for start in range(0, len(ids), ROWS_PER_CHUNK):
             batch = ids[start : start + ROWS_PER_CHUNK]
-            padded = right_padded(batch, self.end, self.engine.device)
             last = torch.tensor([len(row) - 1 for row in batch], device=self.engine.device)
             rows = torch.arange(len(batch), device=self.engine.device)
-            hidden = [
-                member.base_model(input_ids=padded, use_cache=False).last_hidden_state[rows, last]
-                for _, member in self.members
-            ]
+            hidden = []
+            for _, model, prefix in self.members:
+                padded = right_padded([[*prefix, *row] for row in batch], self.end, self.engine.device)
+                outputs = model.base_model(input_ids=padded, use_cache=False).last_hidden_state
+                hidden.append(outputs[rows, last + len(prefix)])
             logits = self._mixed(self._logits(hidden))
             found[start : start + len(batch)] = logits.log_softmax(dim=-1).cpu().numpy()
         return found
 
-    def _forward(self, ids: Tensor) -> Tensor:
-        """Mixed logits (B, T, V) float32 of right-padded ids (B, T); causality keeps padding out of real positions."""
-        return self._mixed([member(input_ids=ids, use_cache=False).logits.float() for _, member in self.members])
+    def _forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Mixed logits (B, T + 1, V) float32 after an end-of-text token and each token of the rows, the longest of T.
+
+        Rows are padded on the right: causality keeps padding out of real positions.
+        """
+        found = []
+        for _, model, prefix in self.members:
+            padded = right_padded([[self.end, *prefix, *row] for row in rows], self.end, self.engine.device)
+            found.append(model(input_ids=padded, use_cache=False).logits[:, len(prefix) :].float())
+        return self._mixed(found)
 
 
 class _Decoding:
-    """Key-value caches and positions of one batch, for every member."""
+    """One batch on its way through every member."""
 
-    def __init__(self, members: Sequence[tuple[float, Any]], capacity: int) -> None:
-        self.models = [member.base_model for _, member in members]
-        self.caches: list[Cache] = []
-        for model in self.models:
-            layers: list[Any] = [PreallocatedLayer(capacity) for _ in range(model.config.num_hidden_layers)]
-            self.caches.append(Cache(layers=layers))
+    def __init__(self, members: Sequence[Member], capacity: int) -> None:
+        self.streams = [_Stream(member, capacity + len(member.prefix)) for member in members]
+
+    def prefill(self, prompts: Sequence[list[int]], fill: int, device: str) -> list[Tensor]:
+        """Run the prompts behind each member's prefix.  Returns the last position's hidden states, m x (P, h)."""
+        return [stream.prefill(prompts, fill, device) for stream in self.streams]
+
+    def step(self, tokens: Tensor) -> list[Tensor]:
+        """Append a token per row, (B,) int64.  Returns hidden states, m x (B, h)."""
+        return [stream.step(tokens) for stream in self.streams]
+
+    def select(self, rows: Tensor) -> None:
+        for stream in self.streams:
+            stream.select(rows)
+
+
+class _Stream:
+    """One member's key-value cache and positions."""
+
+    def __init__(self, member: Member, capacity: int) -> None:
+        self.model = member.model.base_model
+        self.prefix = list(member.prefix)
+        layers: list[Any] = [PreallocatedLayer(capacity) for _ in range(self.model.config.num_hidden_layers)]
+        self.cache = Cache(layers=layers)
         self.capacity = capacity
         self.mask: Tensor | None = None  # (B, capacity) which places hold real tokens; None where all do
         self.lengths = torch.empty(0)
         self.filled = 0
 
-    def prefill(self, ids: Tensor, mask: Tensor | None) -> list[Tensor]:
-        """Run left-padded prompts (P, T).  Returns the last position's hidden states, m x (P, h)."""
+    def prefill(self, prompts: Sequence[list[int]], fill: int, device: str) -> Tensor:
+        rows = [self.prefix + row for row in prompts]
+        ids, mask = left_padded(rows, max(map(len, rows)), fill, device)  # (P, T)
         self.lengths = torch.full((len(ids),), ids.shape[1], device=ids.device) if mask is None else mask.sum(dim=1)
         positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         if mask is not None:
@@ -431,28 +493,26 @@ class _Decoding:
         self.filled = ids.shape[1]
         return self._run(ids, positions)
 
-    def step(self, tokens: Tensor) -> list[Tensor]:
-        """Append a token per row, (B,) int64.  Returns hidden states, m x (B, h)."""
+    def step(self, tokens: Tensor) -> Tensor:
         self.filled += 1
         positions = self.lengths[:, None]
         self.lengths = self.lengths + 1
         return self._run(tokens[:, None], positions)
 
     def select(self, rows: Tensor) -> None:
-        for cache in self.caches:
-            for layer in cache.layers:
-                layer.select(rows)
+        for layer in self.cache.layers:
+            layer.select(rows)
         self.lengths = self.lengths[rows]
         self.mask = None if self.mask is None else self.mask[rows]
 
-    def _run(self, ids: Tensor, positions: Tensor) -> list[Tensor]:
+    def _run(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """The last position's hidden states, (B, h)."""
         mask = None if self.mask is None else self.mask[:, : self.filled]
-        return [
-            model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-            ).last_hidden_state[:, -1]
-            for model, cache in zip(self.models, self.caches, strict=True)
-        ]
+        outputs = self.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True
+        )
+        hidden: Tensor = outputs.last_hidden_state[:, -1]
+        return hidden
 
 
 def left_padded(rows: list[list[int]], length: int, fill: int, device: str) -> tuple[Tensor, Tensor | None]:

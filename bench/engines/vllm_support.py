@@ -107,6 +107,12 @@ def unservable(recipe: Recipe) -> str | None:
     """What in a recipe the engine cannot serve; None where it can."""
     if recipe.rule is not None:
         return f"it mixes weights by plain sums, not by the rule {recipe.rule.name}"
+    if recipe.space not in ("weights", "logits"):
+        return f"it mixes weights and logits, not {recipe.space}"
+    if recipe.prefixes:
+        return "its members read the same tokens, so that none can have a prefix"
+    if recipe.plausible is not None:
+        return "it does not mask by what is plausible to the expert"
     return None
 
 

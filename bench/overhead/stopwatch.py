@@ -236,7 +236,7 @@ def _difference(value: int | None, before: int | None) -> int | None:
     return None if value is None or before is None else max(0, value - before)
 
 
-def _shape_key(recipe: Recipe) -> tuple[str, tuple[str, ...], bool, str]:
+def _shape_key(recipe: Recipe) -> tuple[str, tuple[str, ...], str]:
     """Mixtures alike in this cost alike: the numbers do not matter."""
-    rule = "" if recipe.rule is None else recipe.rule.name
-    return recipe.space, tuple(recipe.coefficients), recipe.filter_p is not None, rule
+    special = [recipe.filter_p, recipe.plausible, recipe.rule and recipe.rule.name, recipe.steering, recipe.prefixes]
+    return recipe.space, tuple(recipe.coefficients), repr(special)

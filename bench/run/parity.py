@@ -148,7 +148,7 @@ def _observed_by(
     engine = open_engine()
     try:
         found: dict[int, Observation] = {}
-        for i in sorted(range(len(points)), key=lambda i: points[i].recipe.space == "logits"):
+        for i in sorted(range(len(points)), key=lambda i: points[i].recipe.space != "weights"):
             texts = None if scored is None else scored[i]
             found[i] = observe(engine.serve(points[i].recipe), prompts, sampling, judge, texts)
             advance(1)

@@ -112,8 +112,9 @@ def prepare(
     checkpoints |= trained(suite, experts)
     require_mixable(checkpoints)
     require_supported(engine, checkpoints)
-    require_servable(engine, [point.recipe for point in whole])
-    require_room(prompts, checkpoints, suite)
+    recipes = [point.recipe for point in whole]
+    require_servable(engine, recipes, checkpoints)
+    require_room(prompts, checkpoints, suite, recipes)
     named = [_named(spec.name, evaluators.create(spec.name, spec.options), suite) for spec in suite.evaluators]
     require_distinct_metrics(named)
     for item in named:
@@ -143,21 +144,27 @@ def require_distinct_metrics(named: Sequence[NamedEvaluator]) -> None:
             seen[metric.name] = item.name
 
 
-def require_room(prompts: Sequence[Prompt], checkpoints: Mapping[str, Checkpoint], suite: Suite) -> None:
-    """Raise UserError for a prompt that leaves no room for its completion in the model's context."""
+def require_room(
+    prompts: Sequence[Prompt], checkpoints: Mapping[str, Checkpoint], suite: Suite, recipes: Sequence[Recipe]
+) -> None:
+    """Raise UserError for a prompt that, with a member's prefix and the completion, exceeds the model's context."""
     from transformers import AutoTokenizer
 
     first = next(iter(checkpoints.values()))
     context = first.config.get("n_positions") or first.config.get("max_position_embeddings")
     if context is None:
         return
-    encoded = AutoTokenizer.from_pretrained(first.path)([p.text for p in prompts], verbose=False)["input_ids"]
-    room = int(context) - suite.sampling.max_new_tokens
+    tokenizer = AutoTokenizer.from_pretrained(first.path)
+    encoded = tokenizer([p.text for p in prompts], verbose=False)["input_ids"]
+    prefixes = {prefixed.text for recipe in recipes for prefixed in recipe.prefixes.values()}
+    longest = max((len(tokenizer(text, verbose=False)["input_ids"]) for text in prefixes), default=0)
+    room = int(context) - suite.sampling.max_new_tokens - longest
+    behind = f" and a method's prefix of {longest}" if longest else ""
     for prompt, ids in zip(prompts, encoded, strict=True):
         if len(ids) > room:
             raise UserError(
                 f"prompts {prompt.set}: row {prompt.row} has {len(ids)} tokens; with "
-                f"{suite.sampling.max_new_tokens} new ones it exceeds the model's context of {context}; "
+                f"{suite.sampling.max_new_tokens} new ones{behind} it exceeds the model's context of {context}; "
                 "shorten it or lower sampling.max_new_tokens"
             )
         if not ids:

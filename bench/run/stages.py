@@ -93,7 +93,7 @@ class Run:
         placed = {}
         order = {point.key: i for i, point in enumerate(self.work.whole)}
         for position, planned in enumerate(self.work.planned):
-            members = digests(self.work.checkpoints, list(planned.point.recipe.coefficients))
+            members = digests(self.work.checkpoints, sorted(set(planned.point.recipe.checkpoints.values())))
             mixture_id = self.store.mixture(
                 planned.mixture, self.work.engine, self.work.suite.dtype, planned.point.recipe, members
             )

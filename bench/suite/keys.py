@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.schema import Prompt, Recipe, Sampling, canonical_json
+from bench.schema import STEERING, Prompt, Recipe, Sampling, canonical_json
 
 
 def key_of(*parts: Any) -> str:
@@ -18,13 +18,22 @@ def key_of(*parts: Any) -> str:
 def mixture_key(engine: str, version: int, dtype: str, recipe: Recipe, digests: Mapping[str, str]) -> str:
     """Key of a served mixture: engine, dtype, and each coefficient on its checkpoint's bytes.
 
-    What a plain sum has not, a rule, stands behind, with the bytes of the checkpoint that is its base.
+    What a plain sum has not stands behind: a member's prefix behind its coefficient, a rule, a mask or a steering
+    vector behind all, with the bytes of the checkpoint that plays a part in it.
     """
-    members = sorted((digests[name], value) for name, value in recipe.coefficients.items())
+    read = {name: (prefixed.text,) for name, prefixed in recipe.prefixes.items()}
+    members = sorted(
+        (digests[source], recipe.coefficients[name], *read.get(name, ())) for name, source in recipe.checkpoints.items()
+    )
     base = digests["base"] if recipe.filter_p is not None else None
     beyond: list[Any] = []
     if recipe.rule is not None:
-        beyond.append((recipe.rule.model_dump(mode="json"), digests["base"] if "base" in recipe.coefficients else None))
+        origin = digests["base"] if "base" in recipe.coefficients else None
+        beyond.append(("rule", recipe.rule.model_dump(mode="json"), origin))
+    if recipe.plausible is not None:
+        beyond.append(("plausible", recipe.plausible, digests[recipe.checkpoints["expert"]]))
+    if recipe.steering is not None:
+        beyond.append(("steering", recipe.steering.model_dump(mode="json"), recipe.coefficients[STEERING]))
     return key_of("mixture", engine, version, dtype, recipe.space, members, recipe.filter_p, base, *beyond)
 
 

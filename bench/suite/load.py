@@ -153,8 +153,8 @@ def _method(entry: Any, i: int, path: Path, methods: Registry[Any]) -> MethodSpe
 
 def _parameter(cls: type[BaseModel], key: str, value: Any, where: str) -> Any:
     field = cls.model_fields.get(key)
-    choice = field is not None and get_origin(field.annotation) is Literal
-    if isinstance(value, (bool, str)) and not choice:
+    words = field is not None and (field.annotation is str or get_origin(field.annotation) is Literal)
+    if isinstance(value, (bool, str)) and not words:
         raise UserError(f"{where}.{key}: expected a number or a list of numbers, got {value!r}")
     try:
         return held(cls, key, value)

@@ -72,7 +72,7 @@ def require_countable(suite: Suite) -> None:
 
 
 def _require_checkpoints(point: Point, suite: Suite) -> None:
-    for name in point.recipe.coefficients:
+    for name in point.recipe.checkpoints.values():
         if name not in suite.checkpoint_names:
             known = ", ".join(suite.checkpoint_names)
             raise UserError(

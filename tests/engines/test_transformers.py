@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, GPT2TokenizerFast
 
 from bench.engines.sampling import nucleus_mask, row_keys, uniforms
 from bench.engines.transformers import TransformersEngine
-from bench.schema import Completion, Prompt, Recipe, Rule, Sampling
+from bench.schema import Completion, Prefixed, Prompt, Recipe, Rule, Sampling, Steering
 from bench.suite.checkpoints import resolve
 
 TEXTS = ["The movie", "A story of the man", "The", "The actors are great and the film is long", "The movie"]
@@ -229,3 +229,142 @@ def test_a_seeded_rule_is_served_alike_again(engine: TransformersEngine) -> None
     once = engine.serve(dare(0)).next_token_logprobs(TEXTS)
     assert np.abs(engine.serve(dare(1)).next_token_logprobs(TEXTS) - once).max() > 1e-3
     assert (engine.serve(dare(0)).next_token_logprobs(TEXTS) == once).all()
+
+
+# ------------------------------------------------------------------------------------------ other spaces
+
+
+def direct(folder: Path, ids: torch.Tensor) -> torch.Tensor:
+    """Next-token logits (V,) float64 after ids (1, T)."""
+    with torch.no_grad():
+        found: torch.Tensor = load(folder)(ids).logits[0, -1].double()
+    return found
+
+
+def cfg(alpha: float, prefix: str = "The film is") -> Recipe:
+    prefixes = {"prompted": Prefixed(checkpoint="base", text=prefix)}
+    return Recipe(space="logits", coefficients={"base": 1 - alpha, "prompted": alpha}, prefixes=prefixes)
+
+
+def test_probs_are_a_weighted_mean_of_the_members_probabilities(
+    engine: TransformersEngine, tiny_trio: dict[str, Path], tiny_tokenizer: GPT2TokenizerFast
+) -> None:
+    recipe = Recipe(space="probs", coefficients={"expert": 0.3, "antiexpert": 0.7})
+    model = engine.serve(recipe)
+    found = model.next_token_logprobs(TEXTS)
+    for text, logprobs in zip(TEXTS, found, strict=True):
+        ids = tiny_tokenizer(text, return_tensors="pt").input_ids
+        p = [direct(tiny_trio[name], ids).softmax(-1) for name in ("expert", "antiexpert")]
+        np.testing.assert_allclose(np.exp(logprobs), (0.3 * p[0] + 0.7 * p[1]).numpy(), atol=1e-6)
+    per_token = model.token_logprobs(TEXTS)
+    single = [engine.serve(weights(**{name: 1})).token_logprobs(TEXTS) for name in ("expert", "antiexpert")]
+    for mixed, plus, minus in zip(per_token, *single, strict=True):
+        np.testing.assert_allclose(np.exp(mixed), 0.3 * np.exp(plus) + 0.7 * np.exp(minus), atol=1e-5)
+
+
+def test_probs_at_a_vertex_are_the_member(engine: TransformersEngine) -> None:
+    sampling = Sampling(samples=4, max_new_tokens=8)
+    alone = engine.serve(weights(expert=1)).generate(PROMPTS, sampling)
+    assert engine.serve(Recipe(space="probs", coefficients={"expert": 1})).generate(PROMPTS, sampling) == alone
+
+
+def test_guidance_mixes_the_base_with_itself_behind_a_prefix(
+    engine: TransformersEngine, tiny_trio: dict[str, Path], tiny_tokenizer: GPT2TokenizerFast
+) -> None:
+    model = engine.serve(cfg(1.5))
+    found, scored = model.next_token_logprobs(TEXTS), model.token_logprobs(TEXTS)
+    prefix = tiny_tokenizer("The film is")["input_ids"]
+    for text, logprobs, tokens in zip(TEXTS, found, scored, strict=True):
+        ids = tiny_tokenizer(text)["input_ids"]
+        z, y = (direct(tiny_trio["base"], torch.tensor([row])) for row in (ids, prefix + ids))
+        np.testing.assert_allclose(logprobs, (1.5 * y - 0.5 * z).log_softmax(-1).numpy(), atol=1e-4)
+        z, y = (direct(tiny_trio["base"], torch.tensor([[0, *row, *ids[:-1]]])) for row in ([], prefix))
+        assert tokens[-1] == pytest.approx(float((1.5 * y - 0.5 * z).log_softmax(-1)[ids[-1]]), abs=1e-4)
+    assert model.context_length() == 64 - len(prefix)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(samples=3, max_new_tokens=8, top_p=0.8)])
+def test_guidance_at_one_writes_what_the_base_writes_behind_the_prefix(
+    engine: TransformersEngine, tiny_tokenizer: GPT2TokenizerFast, sampling: Sampling
+) -> None:
+    """The prefix's tokens and the prompt's, one after the other; rows and sets name the noise, so it is shared."""
+    joined = [Prompt(set=p.set, row=p.row, text="The film is" + p.text) for p in PROMPTS]
+    model = engine.serve(weights(base=1))
+    split = [tiny_tokenizer("The film is")["input_ids"] + tiny_tokenizer(t)["input_ids"] for t in TEXTS]
+    assert split == [tiny_tokenizer(p.text)["input_ids"] for p in joined]
+    plain = texts(model.generate(joined, sampling))
+    assert texts(engine.serve(cfg(1)).generate(PROMPTS, sampling)) == plain
+    assert texts(engine.serve(cfg(0)).generate(PROMPTS, sampling)) != plain
+
+
+def test_every_member_keeps_its_own_cache_over_many_steps(
+    engine: TransformersEngine, tiny_tokenizer: GPT2TokenizerFast, tiny_trio: dict[str, Path]
+) -> None:
+    """Greedy guidance, prompts of unequal lengths in one batch, against a loop that recomputes everything."""
+    found = engine.serve(cfg(2)).generate(PROMPTS, GREEDY)
+    base, prefix = load(tiny_trio["base"]), tiny_tokenizer("The film is")["input_ids"]
+    for text, completion in zip(TEXTS, found, strict=True):
+        ids = tiny_tokenizer(text)["input_ids"]
+        grown = list(ids)
+        for _ in range(12):
+            with torch.no_grad():
+                z = base(torch.tensor([grown])).logits[0, -1].double()
+                y = base(torch.tensor([prefix + grown])).logits[0, -1].double()
+            grown.append(int((2 * y - z).argmax()))
+            if grown[-1] == 0:
+                break
+        assert completion.text == tiny_tokenizer.decode(grown[len(ids) :], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_contrastive_candidates_are_the_experts(
+    engine: TransformersEngine, tiny_trio: dict[str, Path], tiny_tokenizer: GPT2TokenizerFast, temperature: float
+) -> None:
+    recipe = Recipe(space="logits", coefficients={"expert": 6, "antiexpert": -5}, plausible=0.3)
+    sampling = Sampling(samples=200, max_new_tokens=1, top_p=1, temperature=temperature)
+    drawn = {c.text for c in engine.serve(recipe).generate(PROMPTS[:1], sampling)}
+    p = direct(tiny_trio["expert"], tiny_tokenizer(TEXTS[0], return_tensors="pt").input_ids).softmax(-1)
+    head = {tiny_tokenizer.decode([int(t)], skip_special_tokens=True) for t in (p >= 0.3 * p.max()).nonzero()}
+    assert drawn <= head
+    assert 1 < len(head) < 30  # the mask is neither empty nor idle
+
+
+@pytest.mark.parametrize("recipe", [cfg(1.5), Recipe(space="probs", coefficients={"expert": 0.5, "antiexpert": 0.5})])
+def test_tokens_are_drawn_from_the_mixed_distribution(engine: TransformersEngine, recipe: Recipe) -> None:
+    """The first token is the inverse CDF of the mixture's own distribution at the row's uniform number."""
+    model = engine.serve(recipe)
+    cumulative = np.exp(model.next_token_logprobs(TEXTS[:1]).astype(np.float64))[0].cumsum()
+    expected = np.searchsorted(cumulative, uniforms(row_keys(PROMPTS[:1], 50, 9), 0, 0).numpy(), side="right")
+    words = [engine.tokenizer.decode([int(token)], skip_special_tokens=True) for token in expected]
+    drawn = texts(model.generate(PROMPTS[:1], Sampling(samples=50, max_new_tokens=1, top_p=1.0, seed=9)))
+    assert sum(a == b for a, b in zip(drawn, words, strict=True)) >= 49  # one may lie at a rounded edge
+
+
+def steered(strength: float, layer: int = 0) -> Recipe:
+    steering = Steering(layer=layer, add="The film is good.", subtract="The movie is bad")
+    return Recipe(space="activations", coefficients={"base": 1, "steering": strength}, steering=steering)
+
+
+def test_activation_addition_in_the_last_layer_is_a_shift_before_the_norm(
+    engine: TransformersEngine, tiny_trio: dict[str, Path], tiny_tokenizer: GPT2TokenizerFast
+) -> None:
+    found = engine.serve(steered(3, layer=1)).next_token_logprobs(TEXTS[:1])[0]
+    body = load(tiny_trio["base"]).transformer
+    outputs: list[torch.Tensor] = []
+    body.h[1].register_forward_hook(lambda _, __, out: outputs.append(out[0] if isinstance(out, tuple) else out))
+    means = []
+    with torch.no_grad():
+        for text in ("The film is good.", "The movie is bad"):
+            body(torch.tensor([[0, *tiny_tokenizer(text)["input_ids"]]]))
+            means.append(outputs.pop()[0, 1:].mean(0))
+        body(tiny_tokenizer(TEXTS[0], return_tensors="pt").input_ids)
+        hidden = body.ln_f(outputs.pop()[0, -1] + 3 * (means[0] - means[1]))
+        expected = (body.wte.weight @ hidden).log_softmax(-1)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+
+
+def test_steering_ends_where_the_next_mixture_is_served(engine: TransformersEngine) -> None:
+    base = engine.serve(logits(base=1)).next_token_logprobs(TEXTS)
+    assert np.abs(engine.serve(steered(2)).next_token_logprobs(TEXTS) - base).max() > 1e-2
+    np.testing.assert_array_equal(engine.serve(logits(base=1)).next_token_logprobs(TEXTS), base)
+    np.testing.assert_array_equal(engine.serve(steered(0)).next_token_logprobs(TEXTS), base)

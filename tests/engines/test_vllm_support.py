@@ -9,7 +9,7 @@ import pytest
 
 from bench.engines import require_servable, vllm, vllm_support
 from bench.engines.vllm_support import VllmSettings, require_supported, unsupported, why_not
-from bench.schema import Recipe, Rule, UserError
+from bench.schema import Prefixed, Recipe, Rule, Steering, UserError
 from bench.suite.checkpoints import Checkpoint
 
 GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 64, "vocab_size": 300}
@@ -43,13 +43,37 @@ def test_other_models_are_refused_with_what_is_supported(
     assert "--engine transformers" in str(caught.value)
 
 
-def test_a_rule_is_refused_with_the_reason_and_a_sum_is_not() -> None:
-    both = {"base": 1.0, "expert": 0.5}
-    require_servable("vllm", [Recipe(space="weights", coefficients=both)])
-    ruled = Recipe(space="weights", coefficients=both, rule=Rule(name="ties"))
-    require_servable("transformers", [ruled])
-    with pytest.raises(UserError, match="not by the rule ties; use --engine transformers"):
-        require_servable("vllm", [ruled])
+PAIR = {"base": 0.5, "expert": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reason"),
+    [
+        (Recipe(space="weights", coefficients=PAIR, rule=Rule(name="ties")), "not by the rule ties"),
+        (Recipe(space="probs", coefficients=PAIR), "not probs"),
+        (Recipe(space="logits", coefficients=PAIR, plausible=0.1), "what is plausible to the expert"),
+        (
+            Recipe(space="logits", coefficients=PAIR, prefixes={"base": Prefixed(checkpoint="base", text="x")}),
+            "none can have a prefix",
+        ),
+    ],
+)
+def test_what_vllm_cannot_serve_is_refused_with_the_reason(recipe: Recipe, reason: str) -> None:
+    sums = [Recipe(space=space, coefficients=PAIR) for space in ("weights", "logits")]
+    require_servable("vllm", sums, {})
+    require_servable("transformers", [recipe], {})
+    with pytest.raises(UserError, match=f"engine vllm: .*{reason}; use --engine transformers"):
+        require_servable("vllm", [*sums, recipe], {})
+
+
+def test_a_layer_that_the_base_lacks_cannot_be_steered(tmp_path: Path) -> None:
+    def steered(layer: int) -> Recipe:
+        steering = Steering(layer=layer, add="good", subtract="bad")
+        return Recipe(space="activations", coefficients={"base": 1, "steering": 1}, steering=steering)
+
+    require_servable("transformers", [steered(1)], {"base": checkpoint(tmp_path)})
+    with pytest.raises(UserError, match="layer 2 is to be steered; base has 0 to 1"):
+        require_servable("transformers", [steered(2)], {"base": checkpoint(tmp_path)})
 
 
 def test_a_gpu_takes_head_sizes_that_the_cpu_lacks() -> None:

@@ -5,7 +5,19 @@ from typing import Any
 import pytest
 
 import methods
-from bench.schema import MethodSpec, Prompt, PromptSource, Recipe, Rule, Sampling, Suite, UserError, canonical_json
+from bench.schema import (
+    MethodSpec,
+    Prefixed,
+    Prompt,
+    PromptSource,
+    Recipe,
+    Rule,
+    Sampling,
+    Steering,
+    Suite,
+    UserError,
+    canonical_json,
+)
 from bench.suite import keys
 from bench.suite.points import plan_points
 
@@ -119,6 +131,30 @@ def test_a_rule_its_parameters_its_seed_and_its_base_are_in_the_key() -> None:
     turned = Recipe(space="weights", coefficients={"base": 1, "expert": 1}, rule=Rule(name="dare"))
     swapped = DIGESTS | {"base": DIGESTS["expert"], "expert": DIGESTS["base"]}
     assert key_of(turned) != key_of(turned, swapped)  # the same two checkpoints, another one of them the base
+
+
+def test_masks_prefixes_and_steering_are_in_the_key() -> None:
+    both = {"base": 0.5, "prompted": 0.5}
+
+    def prefixed(text: str, checkpoint: str = "base") -> Recipe:
+        prefixes = {"prompted": Prefixed(checkpoint=checkpoint, text=text)}
+        return Recipe(space="logits", coefficients=both, prefixes=prefixes)
+
+    def steered(layer: int, strength: float) -> Recipe:
+        steering = Steering(layer=layer, add="good", subtract="bad")
+        return Recipe(space="activations", coefficients={"base": 1, "steering": strength}, steering=steering)
+
+    pair = {"expert": 0.5, "antiexpert": 0.5}
+    recipes = [
+        prefixed("Good: "), prefixed("Bad: "), prefixed("Good: ", "expert"),
+        steered(1, 1), steered(1, 2), steered(0, 1),
+        *(Recipe(space="logits", coefficients=pair, plausible=share) for share in (None, 0.1, 0.2)),
+        Recipe(space="probs", coefficients=pair),
+    ]  # fmt: skip
+    assert len({key_of(recipe) for recipe in recipes}) == len(recipes)
+    swapped = DIGESTS | {"expert": DIGESTS["antiexpert"], "antiexpert": DIGESTS["expert"]}
+    assert key_of(recipes[6]) == key_of(recipes[6], swapped)
+    assert key_of(recipes[7]) != key_of(recipes[7], swapped)  # what is plausible to the other one
 
 
 def test_a_rule_over_one_checkpoint_is_that_checkpoint() -> None:

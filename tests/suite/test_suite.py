@@ -53,7 +53,7 @@ def test_paths_are_relative_to_the_suite(tmp_path: Path) -> None:
         ("methods: [g1]\n", r"methods\[0\]\.alpha: missing"),
         (
             "methods: [{mixture: {space: logit, expert: 1}}]\n",
-            r"methods\[0\]\.space: input should be 'weights' or 'logits', got 'logit'",
+            r"methods\[0\]\.space: input should be 'weights', 'logits' or 'probs', got 'logit'",
         ),
         ("methods: [{mixture: {expert: high}}]\n", r"methods\[0\]\.expert: expected a number or a list of numbers"),
         ("methods: [{mixture: {expert: .inf}}]\n", r"methods\[0\]\.expert: input should be a finite number, got inf"),
