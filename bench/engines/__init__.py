@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from bench import environment
 from bench.engines import vllm_support
 from bench.registry import suggest
 from bench.schema import Recipe, UserError
@@ -18,6 +19,7 @@ TABLE = {
     "vllm": "bench.engines.vllm:VllmEngine",
 }
 VERSIONS = {"transformers": 1, "vllm": 1}  # raised when the same request would give other completions
+DIVIDING = ("transformers",)  # engines whose completions are the same when prompts are cut between batches
 
 
 def choose(name: str) -> str:
@@ -68,6 +70,14 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def machine() -> dict[str, Any]:
+    """What this process runs with: packages, processor, memory, device, threads, commit; stored with every run."""
+    import torch
+
+    name = torch.cuda.get_device_name() if device() == "cuda" else device()
+    return environment.describe(name, torch.get_num_threads())
+
+
 def engine_class(name: str) -> Callable[[Mapping[str, Checkpoint], str, str], Engine]:
     module, _, attribute = TABLE[name].partition(":")
     loaded: Any = getattr(importlib.import_module(module), attribute)
@@ -78,3 +88,8 @@ def engine_class(name: str) -> Callable[[Mapping[str, Checkpoint], str, str], En
 def engine_version(name: str) -> int:
     """The version in an engine's content keys, without importing the engine's packages."""
     return VERSIONS[name]
+
+
+def divides(name: str) -> bool:
+    """Whether the engine has several batches, between which a point's prompts may be cut."""
+    return name in DIVIDING

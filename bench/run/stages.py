@@ -177,16 +177,20 @@ class Run:
 
     # ------------------------------------------------------------------------------------------ what comes of it
 
-    def keep(self, unit: Unit, event: Event) -> None:
-        """Store what a worker found, where it stands at once at every point that shares it."""
+    def keep(self, unit: Unit, event: Event, environment_id: int | None = None) -> None:
+        """Store what a worker found, where it stands at once at every point that shares it.
+
+        `environment_id`: what the worker runs with, where that is not this process.
+        """
+        made_with = self.environment_id if environment_id is None else environment_id
         planned = self.work.planned[unit.position]
         match event:
             case Survived():
                 self.store.set_survived_update(self._placed[unit.position][1], event.share)
             case Completed() if isinstance(unit, Serve) and unit.piece is not None:
-                self._keep_piece(unit.position, unit.piece, event)
+                self._keep_piece(unit.position, unit.piece, event, made_with)
             case Verdict():
-                self._keep_verdict(unit, event)
+                self._keep_verdict(unit, event, made_with)
             case Broken():
                 told = self.broken.setdefault(self.work.evaluators[event.evaluator].name, [])
                 told.append(f"{planned.point.label}: {event.what}")
@@ -197,7 +201,7 @@ class Run:
             case _:
                 raise ValueError(f"{event} of {unit}")
 
-    def _keep_piece(self, position: int, piece: Piece, found: Completed) -> None:
+    def _keep_piece(self, position: int, piece: Piece, found: Completed, environment_id: int) -> None:
         """Completions are stored when all pieces of their point are here."""
         key = self.work.planned[position].generation
         pieces = self._pieces.setdefault(key, {})
@@ -209,17 +213,17 @@ class Run:
         completions.sort(key=lambda c: (c.prompt, c.sample))
         self.store.add_generation(
             key, self._placed[position][1], self.work.suite.sampling.model_dump(mode="json"), self.work.prompts,
-            completions, sum(one.duration_s for one in pieces.values()), self.environment_id,
+            completions, sum(one.duration_s for one in pieces.values()), environment_id,
         )  # fmt: skip
         self._stored(key)
 
-    def _keep_verdict(self, unit: Unit, found: Verdict) -> None:
+    def _keep_verdict(self, unit: Unit, found: Verdict, environment_id: int) -> None:
         item: NamedEvaluator = self.work.evaluators[found.evaluator]
         subject = self.work.planned[unit.position].subject(item.evaluator)
         generation_id = self._generation_id(unit.position) if isinstance(unit, Judge) else None
         self.store.add_evaluation(
             item.key(subject), item.name, item.evaluator.version, item.options, self._placed[unit.position][1],
-            generation_id, found.duration_s, self.environment_id,
+            generation_id, found.duration_s, environment_id,
             metrics=found.metrics,
             scores=found.scores,
             statistics=found.statistics,

@@ -1,0 +1,114 @@
+"""Runs on several workers are the run in this process, row by row, whatever happens to the workers."""
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_runs import RayHere, prepared, run_in_process, run_on, view
+
+from bench.cluster.crew import Crew
+from bench.progress import Advance
+from bench.schema import UserError
+
+JUDGES = 6 * 2
+UNITS = 6 * 3 + JUDGES  # six mixtures in three pieces, two judges each
+
+
+def equal(path: Path, finished: Path) -> bool:
+    return all(view(path, name) == view(finished, name) for name in ("results", "completions"))
+
+
+@pytest.mark.parametrize(("workers", "n_pieces"), [(1, 1), (5, 3), (2, 7)])
+def test_any_number_of_workers_and_pieces_gives_what_one_process_gives(
+    finished: Path, wide_suite: Path, tmp_path: Path, workers: int, n_pieces: int
+) -> None:
+    run, shares = run_on(RayHere(), prepared(wide_suite), tmp_path / "r.db", workers, n_pieces)
+    assert equal(tmp_path / "r.db", finished)
+    assert sum(share.units for share in shares) == 6 * n_pieces + JUDGES
+    assert not run.failed and not run.broken
+
+
+def test_units_of_lost_workers_go_elsewhere(finished: Path, wide_suite: Path, tmp_path: Path) -> None:
+    """The first six workers are lost: greeting, or in their first, second, ... unit."""
+    ray = RayHere(lambda worker, call: worker < 6 and call == worker)
+    run, shares = run_on(ray, prepared(wide_suite), tmp_path / "r.db")
+    assert ray.hired == 2 + 6
+    assert equal(tmp_path / "r.db", finished) and not run.failed
+    assert sum(share.units for share in shares) == UNITS
+
+
+def test_a_unit_that_loses_three_workers_fails_its_point_and_no_other(wide_suite: Path, tmp_path: Path) -> None:
+    """With one worker at a time, each of the first three is lost in its first unit: the dearest one, of logits."""
+    ray = RayHere(lambda worker, call: worker < 3 and call == 1)
+    run, _ = run_on(ray, prepared(wide_suite), tmp_path / "r.db", workers=1, n_pieces=1)
+    assert list(run.failed) == ["dexperts(alpha=1)"]
+    assert run.failed["dexperts(alpha=1)"].startswith("its worker was lost 3 times, the last time so: RayActorError")
+    places = {row[2:4] for row in view(tmp_path / "r.db", "completions")}
+    assert len(places) == 7 and ("dexperts", '{"alpha":1}') not in places
+
+
+def test_workers_that_do_not_start_end_the_run(wide_suite: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the workers do not start: .*it was told so"):
+        run_on(RayHere(lambda worker, call: True), prepared(wide_suite, ["base"]), tmp_path / "r.db")
+
+
+@pytest.mark.parametrize("after", [5, 24])
+def test_an_interrupted_run_goes_on_with_any_number_of_workers(
+    finished: Path, wide_suite: Path, tmp_path: Path, after: int
+) -> None:
+    @contextmanager
+    def stopping(title: str, total: int) -> Iterator[Advance]:
+        done = 0
+
+        def advance(n: int) -> None:
+            nonlocal done
+            done += n
+            if done == after:
+                raise KeyboardInterrupt
+
+        yield advance
+
+    path = tmp_path / "r.db"
+    with pytest.raises(KeyboardInterrupt):
+        run_on(RayHere(), prepared(wide_suite), path, workers=3, task=stopping)
+    _, shares = run_on(RayHere(), prepared(wide_suite), path, workers=2, n_pieces=1)
+    assert equal(path, finished)
+    assert sum(share.units for share in shares) < 6 + JUDGES  # whole points are not made again
+    assert not run_on(RayHere(), prepared(wide_suite), path)[1]
+
+
+def test_a_run_that_workers_began_goes_on_in_this_process(finished: Path, wide_suite: Path, tmp_path: Path) -> None:
+    run_on(RayHere(), prepared(wide_suite, only=["dexperts"]), tmp_path / "r.db")
+    run_in_process(prepared(wide_suite), tmp_path / "r.db")
+    assert equal(tmp_path / "r.db", finished)
+
+
+def test_killed_processes_change_nothing(ray: Any, finished: Path, wide_suite: Path, tmp_path: Path) -> None:
+    """kill -9 of a worker on real Ray when 3 and 22 units are done: once while serving, once while judging."""
+    seen: list[Crew] = []
+    killed: list[int] = []
+
+    @contextmanager
+    def killing(title: str, total: int) -> Iterator[Advance]:
+        done = 0
+
+        def advance(n: int) -> None:
+            nonlocal done
+            done += n
+            if done in (3, 22):
+                busy = [m.hello.pid for m in seen[0].members if m.hello is not None and m.units]
+                killed.append(random.choice(busy))
+                os.kill(killed[-1], signal.SIGKILL)
+
+        assert total == UNITS
+        yield advance
+
+    run, shares = run_on(ray, prepared(wide_suite), tmp_path / "r.db", task=killing, watch=seen.append)
+    assert len(set(killed)) == 2 and len(shares) >= 2
+    assert equal(tmp_path / "r.db", finished) and not run.failed
+    assert sum(share.units for share in shares) == UNITS
