@@ -9,7 +9,7 @@ DB ?= results.db
 SITE ?= site
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test lint types imports bench bench-baseline gpu-check readme clean
+.PHONY: help demo test lint types imports bench bench-baseline faults gpu-check readme clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ bench-baseline: $(VENV)/.installed-test ## save what `make bench` compares with,
 
 gpu-check: ## parity and throughput of the vLLM engine on a GPU
 	$(PYTHON) -m tools.gpu_check --out gpu-check
+
+faults: $(VENV)/.installed-test ## kills, full disks, two writers, flipped bytes, malformed files: about ten minutes
+	$(BIN)/python -m tools.faults
 
 readme: $(VENV)/.installed ## splice the results of $(DB) into README.md
 	$(BIN)/python -m leaderboard.show.readme $(DB) README.md

@@ -6,6 +6,7 @@ from typing import Any
 
 from bench.schema import UserError
 from bench.suite.checkpoints import Checkpoint, resolve
+from bench.suite.loading import load_model, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,13 @@ class Judges:
     def _get(self, kind: str, source: str, loader: Any, examined: Callable[[Judge], Judge]) -> Judge:
         if (kind, source) not in self._loaded:
             import torch
-            from transformers import AutoTokenizer
 
             from evaluators.activations import block_gelus
 
             checkpoint = resolve(source)
-            model = loader.from_pretrained(checkpoint.path, dtype=torch.float32).to(self.device).eval()
+            model = load_model(loader, checkpoint, dtype=torch.float32).to(self.device)
             block_gelus(model)
-            judge = Judge(checkpoint, model, AutoTokenizer.from_pretrained(checkpoint.path))
+            judge = Judge(checkpoint, model, load_tokenizer(checkpoint))
             self._loaded[kind, source] = examined(judge)
         return self._loaded[kind, source]
 

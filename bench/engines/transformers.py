@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
@@ -26,6 +26,7 @@ from bench.progress import Advance, silent
 from bench.schema import STEERING, Completion, Prompt, Recipe, Sampling, UserError
 from bench.serving import NotFiniteError
 from bench.suite.checkpoints import Checkpoint, digests
+from bench.suite.loading import load_model, load_tokenizer
 
 ALIGNMENT = 16  # floats: every parameter starts on a cache line
 NEVER = -1  # an end-of-text token that no row draws
@@ -51,7 +52,7 @@ class TransformersEngine:
         self._hook: Any = None  # of the served activation addition
         first = next(iter(self.checkpoints.values()))
         self.config = AutoConfig.from_pretrained(first.path)
-        self.tokenizer = AutoTokenizer.from_pretrained(first.path)
+        self.tokenizer = load_tokenizer(first)
 
     def serve(self, recipe: Recipe) -> "TransformersModel":
         self._unhook()
@@ -119,10 +120,10 @@ class TransformersEngine:
     # ------------------------------------------------------------------------------------------ weights
 
     def _load(self, name: str) -> Any:
-        model = AutoModelForCausalLM.from_pretrained(
-            self.checkpoints[name].path, dtype=torch.float32, attn_implementation=ATTENTION
+        model = load_model(
+            AutoModelForCausalLM, self.checkpoints[name], dtype=torch.float32, attn_implementation=ATTENTION
         )
-        return model.to(self.device).eval().requires_grad_(False)
+        return model.to(self.device).requires_grad_(False)
 
     def _member(self, name: str) -> Any:
         if name not in self._members:

@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -34,6 +33,7 @@ from bench.progress import Advance, Task
 from bench.schema import TrialRecord, UserError
 from bench.store.write import Store
 from bench.suite.checkpoints import digest
+from bench.suite.loading import load_model, load_tokenizer
 
 VALIDATIONS = 10  # in the course of a trial
 CHECKPOINT_EVERY_S = 120.0  # what a killed trial loses at most, apart from a step
@@ -135,8 +135,8 @@ def claimed(folder: Path) -> Iterator[None]:
 
 def _fit(expert: PlannedExpert, trial: PlannedTrial, workshop: Workshop, title: str) -> tuple[Any, Any, Any, int]:
     """Run the Trainer.  Returns its state, the tokenizer, the model, and how many texts were cut."""
-    tokenizer = AutoTokenizer.from_pretrained(expert.base.path)
-    model = AutoModelForCausalLM.from_pretrained(expert.base.path, dtype=torch.float32)
+    tokenizer = load_tokenizer(expert.base)
+    model = load_model(AutoModelForCausalLM, expert.base, dtype=torch.float32)
     context = int(model.config.max_position_embeddings)
     rows, cut = encode(tokenizer, [sentence.text for sentence in expert.train], context)
     validation, cut_too = encode(tokenizer, [sentence.text for sentence in expert.validation], context)

@@ -13,6 +13,7 @@ from bench.schema import Point, Prompt, Recipe, Suite, UserError
 from bench.store.read import Reader
 from bench.suite import keys
 from bench.suite.checkpoints import Checkpoint, digests, require_mixable
+from bench.suite.loading import load_tokenizer
 from bench.suite.points import canonical, plan_points
 from bench.suite.prompts import load_prompts
 from evaluators.base import Evaluator, Subject
@@ -148,13 +149,11 @@ def require_room(
     prompts: Sequence[Prompt], checkpoints: Mapping[str, Checkpoint], suite: Suite, recipes: Sequence[Recipe]
 ) -> None:
     """Raise UserError for a prompt that, with a member's prefix and the completion, exceeds the model's context."""
-    from transformers import AutoTokenizer
-
     first = next(iter(checkpoints.values()))
     context = first.config.get("n_positions") or first.config.get("max_position_embeddings")
     if context is None:
         return
-    tokenizer = AutoTokenizer.from_pretrained(first.path)
+    tokenizer = load_tokenizer(first)
     encoded = tokenizer([p.text for p in prompts], verbose=False)["input_ids"]
     prefixes = {prefixed.text for recipe in recipes for prefixed in recipe.prefixes.values()}
     longest = max((len(tokenizer(text, verbose=False)["input_ids"]) for text in prefixes), default=0)

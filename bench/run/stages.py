@@ -195,9 +195,10 @@ class Run:
                 told = self.broken.setdefault(self.work.evaluators[event.evaluator].name, [])
                 told.append(f"{planned.point.label}: {event.what}")
             case Failed():
-                for other in self.work.planned:
+                for position, other in enumerate(self.work.planned):
                     if other.mixture == planned.mixture:
                         self.failed[other.point.label] = event.why
+                        self.store.fail(self._placed[position][0], event.why)
             case _:
                 raise ValueError(f"{event} of {unit}")
 

@@ -41,13 +41,13 @@ class BoardQueries(Queries):
     def points(self, suite_id: int, engine: str) -> list[StoredPoint]:
         """In the suite's order."""
         rows = self._rows(
-            f"SELECT points.id, points.engine, method, params, points.generation_id, {MIXTURE} FROM points "
+            f"SELECT points.id, points.engine, method, params, points.generation_id, failed, {MIXTURE} FROM points "
             f"JOIN mixtures ON mixtures.id = mixture_id {OF_BOARD} ORDER BY position, points.id",
             [suite_id, engine],
         )
         return [
-            StoredPoint(id_, on, method, params, json.loads(params), generation, mixture_of(mixture))
-            for id_, on, method, params, generation, *mixture in rows
+            StoredPoint(id_, on, method, params, json.loads(params), generation, failed, mixture_of(mixture))
+            for id_, on, method, params, generation, failed, *mixture in rows
         ]
 
     def results(self, suite_id: int, engine: str) -> Iterator[tuple[int, ResultRow, str | None]]:

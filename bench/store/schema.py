@@ -49,7 +49,7 @@ CREATE TABLE weight_distances (id INTEGER PRIMARY KEY, evaluation_id INTEGER NOT
 CREATE TABLE points (id INTEGER PRIMARY KEY, suite_id INTEGER NOT NULL REFERENCES suites(id),
     engine TEXT NOT NULL, method TEXT NOT NULL, params TEXT NOT NULL, position INTEGER NOT NULL,
     mixture_id INTEGER NOT NULL REFERENCES mixtures(id), generation_id INTEGER REFERENCES generations(id),
-    UNIQUE (suite_id, engine, method, params));
+    failed TEXT, UNIQUE (suite_id, engine, method, params));
 CREATE TABLE point_evaluations (point_id INTEGER NOT NULL REFERENCES points(id) ON DELETE CASCADE,
     evaluation_id INTEGER NOT NULL REFERENCES evaluations(id), PRIMARY KEY (point_id, evaluation_id))
     WITHOUT ROWID;

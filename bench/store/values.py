@@ -30,6 +30,7 @@ class StoredPoint:
     params_json: str
     params: Mapping[str, Any]
     generation_id: int | None
+    failed: str | None
     mixture: StoredMixture
 
     @property

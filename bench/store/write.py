@@ -116,10 +116,17 @@ class Store(Reader):
                 [suite_id, engine, kept],
             )
 
+    def fail(self, point_id: int, reason: str) -> None:
+        """Why a point has no completions; stands until it is linked to some work again."""
+        with self._writing():
+            self.db.execute("UPDATE points SET failed = ? WHERE id = ?", [reason, point_id])
+
     def link(self, point_id: int, generation_id: int | None, evaluation_ids: Sequence[int]) -> None:
         """What stands for a point from now on: its generation, and exactly these evaluations."""
         with self._writing():
-            self.db.execute("UPDATE points SET generation_id = ? WHERE id = ?", [generation_id, point_id])
+            self.db.execute(
+                "UPDATE points SET generation_id = ?, failed = NULL WHERE id = ?", [generation_id, point_id]
+            )
             self.db.execute("DELETE FROM point_evaluations WHERE point_id = ?", [point_id])
             self.db.conn.executemany(
                 "INSERT OR IGNORE INTO point_evaluations (point_id, evaluation_id) VALUES (?, ?)",

@@ -184,7 +184,11 @@ def missing(store: Reader) -> list[str]:
         found += [
             f"{point.name} on {on.engine} is not in its definition" for key, point in points.items() if key not in asked
         ]
-        found += [f"{point.name} has no completions" for point in points.values() if point.generation_id is None]
+        found += [
+            f"{point.name} " + (f"failed: {point.failed}" if point.failed else "has no completions")
+            for point in points.values()
+            if point.generation_id is None
+        ]
         found += _unjudged(store, suite, {point.id: point.name for point in points.values()})
     return found
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from bench.registry import suggest
 from bench.schema import UserError, Value
+from bench.suite.soundness import require_sound
 
 MODELS = Path(str(files("bench") / "mini" / "models"))
 WEIGHTS = "*.safetensors"
@@ -70,6 +71,7 @@ def resolve(source: str) -> Checkpoint:
         raise UserError(f"checkpoint {source}: {folder} has no config.json; expected a transformers checkpoint")
     if not list(folder.glob(WEIGHTS)):
         raise UserError(f"checkpoint {source}: {folder} has no {WEIGHTS} file; save it with safetensors")
+    require_sound(folder, source)
     return Checkpoint(source=source, path=folder, digest=digest(folder))
 
 

@@ -73,6 +73,9 @@ def _read_board(store: Reader, index: int, name: str, suite: StoredSuite) -> Boa
         samples=samples,
         parity=tuple({"passed": passed, **report} for passed, report in store.parity_reports(suite.id)),
         distances=tuple(store.distances(suite.id, suite.engine)),
+        notes=tuple(
+            f"{at_.label} failed: {point.failed}." for at_, point in zip(places, points, strict=True) if point.failed
+        ),
     )
 
 

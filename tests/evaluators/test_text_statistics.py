@@ -50,7 +50,8 @@ def test_a_loop_is_a_phrase_three_times_at_the_end(words: str, loops: bool) -> N
 def checkpoint(folder: Path, tensors: dict[str, Sequence[float]]) -> Checkpoint:
     folder.mkdir()
     save_file({name: torch.tensor(values) for name, values in tensors.items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    (folder / "vocab.json").write_text("{}")
     return resolve(str(folder))
 
 

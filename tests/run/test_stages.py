@@ -24,6 +24,7 @@ from bench.schema import Recipe, UserError
 from bench.store.write import Store
 from bench.suite.load import load_suite
 from evaluators.judges import Judges
+from leaderboard.show.render import render
 
 
 def varied(suite: Path, folder: Path, change: Callable[[str], str]) -> Path:
@@ -130,6 +131,9 @@ def test_a_mixture_that_is_no_model_fails_its_point_and_no_other(
     rows = {(method, params) for _, _, method, params, *_ in view(tmp_path / "r.db", "completions")}
     assert len(rows) == len(work.points) - len(failing)
     assert all("not finite" in why for why in one_run.failed.values())
+    render([tmp_path / "r.db"], tmp_path / "site")
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert all(f"{label} failed: {why}." in page for label, why in one_run.failed.items())
 
 
 class ListingEngine(TransformersEngine):

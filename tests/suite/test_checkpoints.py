@@ -2,15 +2,17 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2LMHeadModel, GPT2TokenizerFast
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel, GPT2TokenizerFast
 
 from bench.schema import UserError
 from bench.suite.checkpoints import digest, header, require_mixable, resolve
+from bench.suite.loading import load_model
 from evaluators.weight_distance import squared_distances
 from tests.conftest import tiny_config
 
@@ -97,6 +99,45 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="safetensors"):
         resolve(str(tmp_path))
-    (tmp_path / "model.safetensors").write_bytes(b"not one")
-    with pytest.raises(UserError, match="is not a safetensors file"):
-        header(resolve(str(tmp_path)))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        ("config.json", lambda path: path.write_text("[]"), "config.json should hold an object, got list"),
+        ("config.json", lambda path: path.write_text("{"), "config.json is not JSON"),
+        ("config.json", lambda path: path.write_text("{}"), "config.json has no model_type"),
+        ("tokenizer.json", lambda path: path.write_text("{}"), "tokenizer.json has no vocabulary"),
+        ("tokenizer.json", Path.unlink, "has no tokenizer"),
+        ("model.safetensors", lambda path: path.write_bytes(b"not one"), "is not a safetensors file"),
+        ("model.safetensors", lambda path: path.write_bytes(b"\xff" * 4000), "is not a safetensors file"),
+        ("model.safetensors", cut, r"is cut off: 5,000 of [0-9,]+ bytes"),
+    ],
+)
+def test_files_that_are_not_whole_are_named(
+    tiny_trio: dict[str, Path], tmp_path: Path, name: str, spoil: Callable[[Path], object], message: str
+) -> None:
+    folder = tmp_path / "spoilt"
+    shutil.copytree(tiny_trio["base"], folder)
+    for other in ("vocab.json", "merges.txt"):
+        (folder / other).unlink(missing_ok=True)
+    spoil(folder / name)
+    with pytest.raises(UserError, match=message):
+        resolve(str(folder))
+
+
+@pytest.mark.parametrize("change", [{"n_layer": 3}, {"n_embd": 32}, {"model_type": "nothing"}])
+def test_a_configuration_of_another_model_is_refused(
+    tiny_trio: dict[str, Path], tmp_path: Path, change: dict[str, object]
+) -> None:
+    """transformers would fill the missing layers with random numbers."""
+    shutil.copytree(tiny_trio["base"], tmp_path / "other")
+    config = tmp_path / "other" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(UserError, match=r"do not fit its config|cannot be loaded") as caught:
+        load_model(AutoModelForCausalLM, resolve(str(tmp_path / "other")))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,34 @@
+"""Models and tokenizers from a checkpoint's files; what does not fit them is one line."""
+
+from typing import Any
+
+from bench.schema import UserError
+from bench.suite.checkpoints import Checkpoint
+
+
+def load_model(kind: Any, checkpoint: Checkpoint, **options: Any) -> Any:
+    """`kind.from_pretrained` in evaluation mode, every parameter from the files.  Raises UserError.
+
+    `kind`: one of transformers' Auto classes, which fill what the files lack with random numbers.
+    """
+    model, info = _from_pretrained(kind, checkpoint, output_loading_info=True, **options)
+    if lacking := sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"]))):
+        more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+        source = checkpoint.source
+        raise UserError(f"checkpoint {source}: its weights do not fit its config.json: no {lacking[0]}{more}")
+    return model.eval()
+
+
+def load_tokenizer(checkpoint: Checkpoint, **options: Any) -> Any:
+    """The checkpoint's tokenizer.  Raises UserError."""
+    from transformers import AutoTokenizer
+
+    return _from_pretrained(AutoTokenizer, checkpoint, **options)
+
+
+def _from_pretrained(kind: Any, checkpoint: Checkpoint, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(checkpoint.path, **options)
+    except Exception as error:  # transformers raises many kinds for files that do not fit
+        told = " ".join(str(error).split())[:200]
+        raise UserError(f"checkpoint {checkpoint.source}: cannot be loaded ({type(error).__name__}): {told}") from error
