@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -398,8 +399,37 @@ class OverheadRecord(Value):
     details: dict[str, Any] = {}
 
 
+class Goal(Value):
+    """What a suite steers, where to, at what cost: metrics by name.
+
+    The first cost is the price: lower is better, it limits how far a method may go and orders what reaches a target.
+    The others are shown beside it.  Methods are compared at `targets`, values of the control.
+    """
+
+    control: Name = "sentiment"
+    direction: Literal["higher", "lower"] = "higher"
+    cost: tuple[Name, ...] = Field(default=("perplexity", "acceptability", "distinct_2"), min_length=1)
+    targets: tuple[FiniteFloat, ...] = (0.6, 0.7, 0.8, 0.9)
+
+    @property
+    def price(self) -> str:
+        return self.cost[0]
+
+    @property
+    def sign(self) -> int:
+        """1 where more is stronger, -1 where less is."""
+        return 1 if self.direction == "higher" else -1
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return (self.control, *self.cost)
+
+
 class Suite(Value):
-    """What to benchmark: checkpoints, prompts, sampling, methods, evaluators; and, if asked for, what they cost."""
+    """What to benchmark: checkpoints, prompts, sampling, methods, evaluators; and, if asked for, what they cost.
+
+    Each of several goals has a board of its own.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     title: Text = ""
@@ -412,6 +442,12 @@ class Suite(Value):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     finetune: FinetuneSpec | None = None
     overhead: OverheadSpec | None = None
+    goal: tuple[Goal, ...] = Field(default=(Goal(),), min_length=1)
+
+    @field_validator("goal", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return value if isinstance(value, (list, tuple)) else (value,)
 
     @property
     def checkpoint_names(self) -> tuple[str, ...]:

@@ -1,12 +1,8 @@
 """What the leaderboard calls metrics."""
 
 TITLES = {
-    "sentiment": "Sentiment",
-    "fraction_positive": "Fraction positive",
-    "perplexity": "Perplexity",
     "perplexity_dexperts": "Perplexity, as in DExperts",
     "perplexity_median": "Perplexity, median",
-    "acceptability": "Acceptability",
     "distinct_1": "Distinct-1",
     "distinct_2": "Distinct-2",
     "distinct_3": "Distinct-3",
@@ -21,7 +17,8 @@ TITLES = {
 
 
 def title(metric: str) -> str:
-    return TITLES.get(metric, metric)
+    """`fraction_positive` is Fraction positive, unless it has a title of its own."""
+    return TITLES.get(metric) or (metric if "[" in metric else metric[:1].upper() + metric[1:].replace("_", " "))
 
 
 def family(metric: str) -> str:

@@ -174,7 +174,7 @@ FACTS = {  # what a page says, with a group for each number -> what the code doe
     ),
     r"ends them earlier, after (\d+) at the least": stopwatch.LEAST_ROUNDS,
     r"\(a (\d+) x \d+ matrix product; a matrix-vector product": model.SIDE,
-    r"perplexity is at most (\S+) times the base's": rank.PRICE,
+    r"price is at most (\S+) times the base's": rank.PRICE,
     r"`cap` \((\S+); null for none\)": Perplexity().cap,
     r"`top_p` \((0\.\d+)\)\. KL": Linearity().top_p,
     r"a GPU a batch begins at ([\d,]+) tokens": scoring.TOKENS_PER_BATCH["cuda"],

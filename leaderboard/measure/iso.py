@@ -1,6 +1,6 @@
 """Iso-control ranking: methods compared where they control equally strongly, since alpha means something else in each.
 
-Half of the prompts choose each method's setting that reaches a target sentiment; the other half, which chose nothing,
+Half of the prompts choose each method's setting that reaches a target; the other half, which chose nothing,
 measures what that setting costs.  Nothing is extrapolated: a target outside the measured settings is not reached.
 """
 
@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 
 from bench.schema import Number
 from bench.stats import Floats, bootstrap_weights, with_interval
-from leaderboard.measure.rank import CONTROL, COST, Series
+from evaluators.protocols import PROTOCOLS
+from leaderboard.measure.rank import Series
 from leaderboard.numbers import plain
 from leaderboard.read.board import ALL, Board, PerPrompt
-
-TARGETS = (0.6, 0.7, 0.8, 0.9)
-REPORTED = (CONTROL, COST, "acceptability", "distinct_2_dexperts")
 
 
 @dataclass(frozen=True)
@@ -69,17 +67,32 @@ def halves(sums: PerPrompt, prompts: str = ALL, seed: int = 0) -> tuple[NDArray[
     return choosing, wanted & ~choosing
 
 
-def rank_at_targets(
-    board: Board, series: Sequence[Series], prompts: str = ALL, targets: Sequence[float] = TARGETS
-) -> tuple[list[Target], list[Target]]:
-    """The targets, and their mirror images for steering down."""
-    control = board.per_prompt.get(CONTROL)
+def rank_at_targets(board: Board, series: Sequence[Series], prompts: str = ALL) -> tuple[list[Target], list[Target]]:
+    """Targets for steering up and for steering down: the goal's, and their mirror images within [0, 1]."""
+    control, targets = board.per_prompt.get(board.goal.control), board.goal.targets
     if control is None or control.rows(prompts).sum() < 4:
         return [], []
     half = choosing_half(board, prompts)
-    up = [_target(board, series, prompts, half, value, up=True) for value in targets]
-    down = [_target(board, series, prompts, half, round(1 - value, 12), up=False) for value in targets]
-    return up, down
+    mirrored = tuple(round(1 - value, 12) for value in targets if 0 <= value <= 1)
+    above, below = (targets, mirrored)[:: board.goal.sign]
+    up = [_target(board, series, prompts, half, value, up=True) for value in above]
+    return up, [_target(board, series, prompts, half, value, up=False) for value in below]
+
+
+def reported(board: Board) -> list[str]:
+    """The goal's metrics with sums by prompt; one that has none gives its place to what another protocol counts."""
+    twins = {
+        name: [
+            p.metrics[q]
+            for p in PROTOCOLS.values()
+            for q, found in known.metrics.items()
+            if found == name and q in p.metrics
+        ]
+        for known in PROTOCOLS.values()
+        for name in board.columns
+    }
+    best = (next((m for m in (name, *twins.get(name, ())) if m in board.per_prompt), None) for name in board.columns)
+    return list(dict.fromkeys(name for name in best if name is not None))
 
 
 def _target(board: Board, series: Sequence[Series], prompts: str, half: "Half", value: float, *, up: bool) -> Target:
@@ -88,24 +101,26 @@ def _target(board: Board, series: Sequence[Series], prompts: str, half: "Half", 
     reports = _reports(board, [setting for _, setting in reached], prompts)
     rows = [Reached(s, setting, metrics=report) for (s, setting), report in zip(reached, reports, strict=True)]
     missed = [Reached(s, None, "not reached by a measured setting") for s, setting in chosen if setting is None]
-    return Target(value, tuple(_with_differences(board, [*sorted(rows, key=_price), *missed], prompts)))
+    return Target(
+        value, tuple(_with_differences(board, [*sorted(rows, key=lambda row: _price(board, row)), *missed], prompts))
+    )
 
 
-def _price(row: Reached) -> float:
-    cost = row.by_metric.get(COST)
+def _price(board: Board, row: Reached) -> float:
+    cost = row.by_metric.get(board.goal.price)
     return np.inf if cost is None or cost.value is None else cost.value
 
 
 @dataclass(frozen=True)
 class Half:
-    """Every place on the half that chooses: strength, and log perplexity, zeros where that is not stored; (places,)."""
+    """Every place on the half that chooses: strength, and log price, zeros where that is not stored; (places,)."""
 
     strength: Floats
     price: Floats
 
 
 def choosing_half(board: Board, prompts: str = ALL) -> Half:
-    control, cost = board.per_prompt[CONTROL], board.per_prompt.get(COST)
+    control, cost = board.per_prompt[board.goal.control], board.per_prompt.get(board.goal.price)
     choosing, _ = halves(control, prompts)
     weights = choosing[None, :].astype(np.float64)
     if cost is None or len(cost.sets) != len(choosing):
@@ -117,7 +132,7 @@ def choose(board: Board, series: Series, half: Half, target: float, *, up: bool)
     """The cheapest setting that reaches the target on the choosing half.
 
     A curve is linear between measured neighbours, and the target is met where it crosses; a plane or a single model has
-    only its measured places.  Cheapest: lowest perplexity, interpolated likewise.
+    only its measured places.  Cheapest: the lowest price, interpolated likewise.
     """
     strength = half.strength
     places = [i for i in series.places if np.isfinite(strength[i])]
@@ -174,7 +189,7 @@ def measure(sums: PerPrompt, settings: Sequence[Setting], rows: NDArray[np.bool_
 def _reports(board: Board, settings: Sequence[Setting], prompts: str) -> list[tuple[tuple[str, Number], ...]]:
     """For each setting (metric, estimate on the half that did not choose)."""
     columns = []
-    for metric in REPORTED if settings else ():
+    for metric in reported(board) if settings else ():
         sums = board.per_prompt.get(metric)
         if sums is not None:
             values, drawn, n = measure(sums, settings, halves(sums, prompts)[1])
@@ -183,8 +198,8 @@ def _reports(board: Board, settings: Sequence[Setting], prompts: str) -> list[tu
 
 
 def _with_differences(board: Board, rows: Sequence[Reached], prompts: str) -> list[Reached]:
-    """Each row's perplexity over the cheapest row's, paired on the same prompts, as a ratio."""
-    sums = board.per_prompt.get(COST)
+    """Each row's price over the cheapest row's, paired on the same prompts, as a ratio."""
+    sums = board.per_prompt.get(board.goal.price)
     settings = [row.setting for row in rows if row.setting is not None]  # the cheapest is the first row
     if sums is None or not settings:
         return list(rows)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.schema import Goal
 from leaderboard.measure.iso import Setting, halves, inside, rank_at_targets
-from leaderboard.measure.rank import CONTROL, COST, PRICE, Series, affordable, find_series
+from leaderboard.measure.rank import PRICE, Series, affordable, find_series
+from leaderboard.names import title
 from leaderboard.numbers import plain
 from leaderboard.read.board import ALL, Board, PerPrompt
 
@@ -51,13 +53,14 @@ def find_levels(board: Board, series: Sequence[Series], prompts: str = ALL) -> l
     return [level for level in found if len(level.entries) > 1]
 
 
-def reach(
-    board: Board, series: Sequence[Series], prompts: str = ALL, control: str = CONTROL, cost: str = COST
-) -> Level:
+def reach(board: Board, series: Sequence[Series], prompts: str = ALL, goal: Goal | None = None) -> Level:
     """Each method where it is strongest within the price limit, the strongest first."""
-    best = [(s, ranked[-1]) for s in series if (ranked := affordable(board, s.places, prompts, control, cost)[0])]
-    best.sort(key=lambda found: (-(board.value(found[1], control, prompts) or 0.0), found[0].name))
-    about = f"Each method at its largest {CONTROL} within {PRICE:g} times the base's {COST}, as on the results page."
+    goal = goal or board.goal
+    best = [(s, ranked[-1]) for s in series if (ranked := affordable(board, s.places, prompts, goal)[0])]
+    best.sort(key=lambda found: (-goal.sign * (board.value(found[1], goal.control, prompts) or 0.0), found[0].name))
+    most = "largest" if goal.sign > 0 else "smallest"
+    about = (f"Each method at its {most} {board.goal.control} within {PRICE:g} times the base's {board.goal.price}, "
+             "as on the results page.")  # fmt: skip
     return Level("reach", "Reach", about, tuple(_measured(board, s, i) for s, i in best), prompts)
 
 
@@ -75,12 +78,12 @@ def _measured(board: Board, series: Series, place: int) -> Entry:
 def _targets(board: Board, series: Sequence[Series], prompts: str) -> list[Level]:
     up, down = rank_at_targets(board, series, prompts)
     about = "Settings chosen on one half of the prompts, numbers from the other half, as on the ranking page."
-    found = []
+    found, name = [], title(board.goal.control)
     for target, sign, words in [*((t, "up", "or more") for t in up), *((t, "down", "or less") for t in down)]:
         settings = [(row.series, row.setting) for row in target.rows if row.setting is not None]
         entries = tuple(_chosen(board, s, setting) for s, setting in settings if s.kind != "point")
         value = plain(target.value)
-        found.append(Level(f"{sign}-{value}", f"{CONTROL.capitalize()} {value} {words}", about, entries, prompts, True))
+        found.append(Level(f"{sign}-{value}", f"{name} {value} {words}", about, entries, prompts, True))
     return found
 
 

@@ -1,7 +1,7 @@
 """Pure: the Pareto front of strength and price, and the area it dominates.
 
-Price is log perplexity, so that a factor costs the same anywhere.  The area is measured from the base's sentiment and
-PRICE times its perplexity: a method that is no better than the base at that price has area 0.
+Price is the logarithm of the goal's first cost, so that a factor costs the same anywhere.  The area is measured from
+the base's strength and PRICE times its cost: a method that is no better than the base at that price has area 0.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.schema import Number
 from bench.stats import Floats, with_interval
-from leaderboard.measure.rank import CONTROL, COST, PRICE, Series, draws
+from leaderboard.measure.rank import PRICE, Series, draws
 from leaderboard.read.board import ALL, Board
 
 
@@ -50,7 +50,7 @@ def dominated_area(gain: Floats, saving: Floats) -> Floats:
 
 def areas(board: Board, series: Sequence[Series], prompts: str = ALL) -> list[Area]:
     """Every method's area, the largest first; empty where the base or a metric is missing."""
-    strength, price = board.per_prompt.get(CONTROL), board.per_prompt.get(COST)
+    strength, price = board.per_prompt.get(board.goal.control), board.per_prompt.get(board.goal.price)
     if strength is None or price is None or board.base is None or len(strength.sets) != len(price.sets):
         return []
     s, s_drawn = draws(strength, prompts, range(len(board.places)))
@@ -66,11 +66,11 @@ def areas(board: Board, series: Sequence[Series], prompts: str = ALL) -> list[Ar
         gained = (s[None, at] - s[base], s_drawn[:, at] - s_drawn[:, [base]])
         on_front = tuple(i for i in dict.fromkeys([*ups, *downs]) if i in at)
         found.append(Area(one, _area(gained, saved, 1.0, len(at)), _area(gained, saved, -1.0, len(at)), on_front))
-    return sorted(found, key=lambda area: -(area.up.value or 0))
+    return sorted(found, key=lambda area: -((area.up if board.goal.sign > 0 else area.down).value or 0))
 
 
 def _saving(price: Floats, at: Sequence[int], base: int) -> Floats:
-    """How far below the price limit, as a share of log PRICE: 1 at the base's own perplexity, 0 at the limit."""
+    """How far below the price limit, as a share of log PRICE: 1 at the base's own, 0 at the limit."""
     return np.asarray(np.log(PRICE * price[:, [base]] / price[:, at]) / np.log(PRICE), dtype=np.float64)
 
 
@@ -81,12 +81,10 @@ def _area(gained: tuple[Floats, Floats], saved: tuple[Floats, Floats], sign: flo
 
 def pareto_places(board: Board, prompts: str = ALL, *, up: bool) -> list[int]:
     """The places on the front over all methods, cheapest first."""
-    known = [
-        i
-        for i in range(len(board.places))
-        if board.value(i, CONTROL, prompts) is not None and board.value(i, COST, prompts) is not None
-    ]
+    control, cost = board.goal.control, board.goal.price
+    everywhere = range(len(board.places))
+    known = [i for i in everywhere if None not in (board.value(i, control, prompts), board.value(i, cost, prompts))]
     sign = 1 if up else -1
-    strength = [sign * (board.value(i, CONTROL, prompts) or 0.0) for i in known]
-    price = [board.value(i, COST, prompts) or 0.0 for i in known]
+    strength = [sign * (board.value(i, control, prompts) or 0.0) for i in known]
+    price = [board.value(i, cost, prompts) or 0.0 for i in known]
     return [known[k] for k in front(strength, price)]

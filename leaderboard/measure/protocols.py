@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations, permutations
 from math import erfc, hypot, prod, sqrt
 
-from bench.schema import Number
+from bench.schema import Goal, Number
 from bench.stats import holm, with_interval
 from evaluators.protocols import PROTOCOLS, Protocol
 from leaderboard.measure.comparison import difference
@@ -129,7 +129,18 @@ def look(board: Board, series: Sequence[Series], known: Mapping[str, Protocol] =
     left_out = [_left_out(board, series, name, quantity, metric)
                 for quantity in _quantities(stored) for name, p in stored.items()
                 if (metric := p.metrics.get(quantity, "")) in board.metrics]  # fmt: skip
-    return Lens(stored, _own(board, series, stored), tuple(tables), tuple(left_out))
+    return Lens(_without(board, stored), _own(board, series, stored), tuple(tables), tuple(left_out))
+
+
+def _without(board: Board, protocols: Mapping[str, Protocol]) -> dict[str, Protocol]:
+    """The protocols less the quantities, and their rules, of which the board has no metric."""
+    gone = {q for q in _quantities(protocols) if not any(p.metrics.get(q) in board.metrics for p in protocols.values())}
+
+    def kept(of: Mapping[str, str]) -> dict[str, str]:
+        return {name: value for name, value in of.items() if name not in gone}
+
+    return {name: p.model_copy(update={"metrics": kept(p.metrics), "rules": kept(p.rules)})
+            for name, p in protocols.items()}  # fmt: skip
 
 
 def _quantities(protocols: Mapping[str, Protocol]) -> list[str]:
@@ -137,12 +148,17 @@ def _quantities(protocols: Mapping[str, Protocol]) -> list[str]:
 
 
 def _own(board: Board, series: Sequence[Series], protocols: Mapping[str, Protocol]) -> Table | None:
-    """Reach as each protocol defines it: its sentiment, within the price limit of its perplexity."""
+    """Reach as each protocol defines it: by its metrics for the goal's control and price; None if it knows neither."""
+    quantities = {metric: quantity for p in protocols.values() for quantity, metric in p.metrics.items()}
+    control, price = quantities.get(board.goal.control), quantities.get(board.goal.price)
+    if control is None or price is None:
+        return None
     levels = {
-        name: reach(board, series, control=p.metrics["sentiment"], cost=p.metrics["perplexity"])
+        name: reach(board, series, goal=Goal(control=p.metrics[control], cost=(p.metrics[price],),
+                                             direction=board.goal.direction))
         for name, p in protocols.items()
-    }
-    return _table(board, levels, protocols, "sentiment")
+    }  # fmt: skip
+    return _table(board, levels, protocols, control)
 
 
 def _table(board: Board, levels: Mapping[str, Level], protocols: Mapping[str, Protocol], quantity: str) -> Table | None:

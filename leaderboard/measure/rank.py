@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.schema import Number, canonical_json
+from bench.schema import Goal, Number, canonical_json
 from bench.stats import Floats, bootstrap_weights, with_interval
 from leaderboard.numbers import plain
 from leaderboard.read.board import ALL, Board, PerPrompt, Place
 
-PRICE = 1.5  # how many times the base's perplexity a method may spend to reach its sentiment
-CONTROL, COST = "sentiment", "perplexity"
+PRICE = 1.5  # how many times the base's price, as a rule its perplexity, a method may spend
 KINDS = ("curve", "plane", "other", "point", "bridge")
 
 
@@ -116,8 +115,8 @@ def rank(board: Board, series: Sequence[Series], prompts: str = ALL) -> list[Row
     rows = [_row(board, s, prompts) for s in series]
 
     def reach(row: Row) -> float:
-        value = None if row.best is None else board.value(row.best, CONTROL, prompts)
-        return -np.inf if value is None else value
+        value = None if row.best is None else board.value(row.best, board.goal.control, prompts)
+        return -np.inf if value is None else board.goal.sign * value
 
     return sorted(rows, key=lambda row: (-reach(row), row.series.name))
 
@@ -137,21 +136,23 @@ def _row(board: Board, series: Series, prompts: str) -> Row:
 
 
 def affordable(
-    board: Board, places: Sequence[int], prompts: str, control: str = CONTROL, cost: str = COST
+    board: Board, places: Sequence[int], prompts: str, goal: Goal | None = None
 ) -> tuple[list[int], str | None]:
     """The places that cost at most PRICE times what the base does, weakest first, and what is to be said about it."""
+    goal = goal or board.goal
+    control, cost = goal.control, goal.price
     strength = {i: value for i in places if (value := board.value(i, control, prompts)) is not None}
-    scored = sorted(strength, key=lambda i: strength[i])
+    scored = sorted(strength, key=lambda i: goal.sign * strength[i])
     limit = price_limit(board, prompts, cost)
     if not scored:
         return [], f"no {control} stored"
     if limit is None:
-        return scored, "no base perplexity stored: reach without a limit"
+        return scored, f"no base {cost} stored: reach without a limit"
     kept = [i for i in scored if (board.value(i, cost, prompts) or np.inf) <= limit]
-    return kept, None if kept else f"no point at {PRICE:g} times the base's perplexity or less"
+    return kept, None if kept else f"no point at {PRICE:g} times the base's {cost} or less"
 
 
-def price_limit(board: Board, prompts: str, cost: str = COST) -> float | None:
+def price_limit(board: Board, prompts: str, cost: str) -> float | None:
     value = None if board.base is None else board.value(board.base, cost, prompts)
     return None if value is None else PRICE * value
 
@@ -186,8 +187,9 @@ def draws(sums: PerPrompt, prompts: str, places: Sequence[int]) -> tuple[Floats,
     return part.values(np.ones((1, n)))[0], part.values(bootstrap_weights(n))
 
 
-def monotonicity(board: Board, series: Series, prompts: str = ALL, metric: str = CONTROL) -> Number:
-    """Spearman's rank correlation of a metric with the swept parameter of a curve."""
+def monotonicity(board: Board, series: Series, prompts: str = ALL) -> Number:
+    """Spearman's rank correlation of the control with the swept parameter of a curve."""
+    metric = board.goal.control
     if series.kind != "curve":
         return Number(None, reason="not a one-parameter method")
     places = [i for i in series.places if board.value(i, metric, prompts) is not None]
@@ -218,18 +220,18 @@ def _ranks(values: Floats) -> Floats:
     return np.asarray(below + (equal - 1) / 2, dtype=np.float64)
 
 
-def barrier(board: Board, series: Series, prompts: str = ALL, metric: str = COST) -> Number:
-    """The loss barrier between the experts: the largest rise of a metric above the chord through both.
+def barrier(board: Board, series: Series, prompts: str = ALL, metric: str | None = None) -> Number:
+    """The loss barrier between the experts: the largest rise of a metric, by default the price, above their chord.
 
     max over s between them of m(s) - [(1 - t) m(antiexpert) + t m(expert)] (Frankle et al. 2020; Entezari et al. 2021).
     """
     ends = _experts(board, series)
     if ends is None:
         return Number(None, reason="does not pass through both experts")
-    return chord_rise(board, series, ends, metric, prompts)
+    return chord_rise(board, series, ends, metric or board.goal.price, prompts)
 
 
-def chord_rise(board: Board, series: Series, ends: tuple[int, int], metric: str = COST, prompts: str = ALL) -> Number:
+def chord_rise(board: Board, series: Series, ends: tuple[int, int], metric: str, prompts: str = ALL) -> Number:
     """The largest rise of a metric above the straight line between two places of a curve, over those between them."""
     first, last = ends
     start, stop = (float(board.places[i].params[series.axis]) for i in ends)

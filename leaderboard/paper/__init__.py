@@ -1,6 +1,7 @@
 """The paper's figures from a board: what the paper claims, what this board shows in numbers, and the panels."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from leaderboard.charts.layout import on_page
@@ -11,7 +12,7 @@ from leaderboard.paper.cast import cast
 from leaderboard.paper.figure import Figure
 from leaderboard.paper.linearity import linearity
 from leaderboard.paper.next_word import next_word
-from leaderboard.paper.plane import held_out_loss, sentiment_and_perplexity
+from leaderboard.paper.plane import control_and_price, held_out_loss
 from leaderboard.paper.sweeps import along_the_line, line_against_push, push_against_ensemble
 from leaderboard.paper.weight_distance import weight_distance
 from leaderboard.read.board import Board
@@ -20,17 +21,18 @@ from leaderboard.read.board import Board
 def paper_figures(board: Board, series: Sequence[Series]) -> list[Figure]:
     """Figures 3 to 10 in the paper's order; one whose method or metric is not stored says so."""
     parts = cast(board, series)
-    return [
+    found = [
         along_the_line(board, parts),
         next_word(board, parts),
         line_against_push(board, parts),
         push_against_ensemble(board, parts),
-        sentiment_and_perplexity(board, parts),
+        control_and_price(board, parts),
         held_out_loss(board, parts),
         linearity(board, parts),
         weight_distance(board),
         between_basins(board, parts),
     ]
+    return [replace(figure, claim=figure.claim.about(board.goal)) for figure in found]
 
 
 def page_data(board: Board, figures: Sequence[Figure]) -> dict[str, Any]:

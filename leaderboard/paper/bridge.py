@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from leaderboard.charts.panel import Panel, axis, color, curve, metric_title, position, stretched, table, values
-from leaderboard.measure.rank import COST, Series, chord_rise
+from leaderboard.measure.rank import Series, chord_rise
 from leaderboard.names import title
 from leaderboard.numbers import number, shown
 from leaderboard.paper.cast import Cast
@@ -31,7 +31,7 @@ def between_basins(board: Board, parts: Cast) -> Figure:
 def _bridge_panels(board: Board, bridge: Series) -> list[Panel]:
     panels = []
     x = axis("From base (0) to other (1)")
-    for metrics in ((COST,), DISTINCT, ("acceptability",)):
+    for metrics in ((board.goal.price,), DISTINCT, ("acceptability",)):
         known = [m for m in metrics if m in board.metrics]
         traces = [
             trace
@@ -55,10 +55,11 @@ def _bridge_findings(board: Board, bridge: Series) -> list[Finding]:
     inside = [i for i in bridge.places if 0 < position(board, bridge, i) < 1]
     if len(ends) != 2 or not inside:
         return absent("the line lacks an end or what is between")
-    rise = chord_rise(board, bridge, (ends[0], ends[1]), COST)
-    text = f"Barrier, the largest rise of {COST} above the line between the two models: {shown(rise)}."
+    rise = chord_rise(board, bridge, (ends[0], ends[1]), board.goal.price)
+    text = f"Barrier, the largest rise of {board.goal.price} above the line between the two models: {shown(rise)}."
     broken = [i for i in inside if _broken(board, i, ends)]
-    count = f"{len(broken)} of {len(inside)} settings between them have a higher {COST} or fewer distinct bigrams"
+    price = board.goal.price
+    count = f"{len(broken)} of {len(inside)} settings between them have a higher {price} or fewer distinct bigrams"
     found = [Finding(text, beyond(rise, 0, 1)), Finding(f"{count} than both.", len(broken) == len(inside))]
     for metric in ("distinct_2", "acceptability"):
         edge = [v for i in ends if (v := board.value(i, metric)) is not None]
@@ -75,4 +76,4 @@ def _broken(board: Board, place: int, ends: Sequence[int]) -> bool:
         value, edge = board.value(place, metric), [board.value(i, metric) for i in ends]
         return value is not None and all(e is not None and (value - e) * good < 0 for e in edge)
 
-    return sides(COST, -1) or sides("distinct_2", 1)
+    return sides(board.goal.price, -1) or sides("distinct_2", 1)

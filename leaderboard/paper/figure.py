@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.schema import Number
+from bench.schema import Goal, Number
 from leaderboard.charts.panel import Panel
+from leaderboard.names import title
 from leaderboard.read.board import ALL
 
 ABSENT = "Not shown by this database"
@@ -20,11 +21,21 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says; `key` is the figure's in addresses and file names."""
+    """What the paper says, for {control} and {price}; `key` is the figure's in addresses and file names."""
 
     key: str
     title: str
     text: str
+
+    def about(self, goal: Goal) -> "Claim":
+        """The claim in the words of a goal."""
+        words = {
+            "control": goal.control,
+            "price": goal.price,
+            "Control": title(goal.control),
+            "Price": title(goal.price),
+        }
+        return Claim(self.key, self.title.format(**words), self.text.format(**words))
 
 
 @dataclass(frozen=True)

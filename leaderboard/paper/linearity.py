@@ -1,13 +1,13 @@
 """Section 5.2, which the paper argues and does not measure: near the base the model is linear in its weights.
 
-Then sentiment is linear in alpha and beta, and mixing weights gives the distributions that mixing logits gives.
+Then the attribute is linear in alpha and beta, and mixing weights gives the distributions that mixing logits gives.
 """
 
 import numpy as np
 
 from bench.stats import Floats, with_interval
 from leaderboard.charts.panel import ALPHA, Panel, axis, curve, metric_title, stretched, table, upright, values
-from leaderboard.measure.rank import CONTROL, Series, draws
+from leaderboard.measure.rank import Series, draws
 from leaderboard.names import title
 from leaderboard.numbers import number, shown
 from leaderboard.paper.cast import Cast
@@ -67,13 +67,13 @@ def near(board: Board, plane: Series, metric: str) -> list[int]:
 
 
 def _fit(board: Board, plane: Series) -> list[Finding]:
-    places = near(board, plane, CONTROL)
-    if len(places) < 5 or CONTROL not in board.per_prompt:
+    places = near(board, plane, board.goal.control)
+    if len(places) < 5 or board.goal.control not in board.per_prompt:
         return []
-    value, drawn = draws(board.per_prompt[CONTROL], ALL, places)
+    value, drawn = draws(board.per_prompt[board.goal.control], ALL, places)
     found = explained(np.vstack([value, drawn]), design(board, places))
     r2 = with_interval(found[0], found[1:], len(places))
-    return [Finding(f"A linear function of alpha and beta explains {shown(r2)} of the variance of {CONTROL} "
+    return [Finding(f"A linear function of alpha and beta explains {shown(r2)} of the variance of {board.goal.control} "
                     f"(R\N{SUPERSCRIPT TWO}) over {len(places)} settings {WITHIN}.")]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from bench.schema import Number
 from bench.stats import Floats, with_interval
 from leaderboard.charts.panel import ALPHA, BETA, Panel, Trace, axis, color_bar, metric_title, table
-from leaderboard.measure.rank import CONTROL, COST, Series, draws
+from leaderboard.measure.rank import Series, draws
 from leaderboard.names import title
 from leaderboard.numbers import short, shown
 from leaderboard.paper.cast import Cast, experts_total
@@ -22,8 +22,8 @@ INK, PAPER = "#14181d", "#ffffff"  # on the maps' own colours, in light and dark
 
 REACH = Claim(
     "7",
-    "The plane of g3: sentiment and perplexity",
-    "Sentiment grows along the experts' difference, from upper left to lower right. Perplexity has a plateau near "
+    "The plane of g3: {control} and {price}",
+    "{Control} grows along the experts' difference, from upper left to lower right. {Price} has a plateau near "
     "alpha + beta = 0, where g2 lies.",
 )
 LOSS = Claim(
@@ -34,11 +34,11 @@ LOSS = Claim(
 )
 
 
-def sentiment_and_perplexity(board: Board, parts: Cast) -> Figure:
+def control_and_price(board: Board, parts: Cast) -> Figure:
     """Figure 7."""
     if parts.plane is None:
         return Figure(REACH, absent("no plane of two parameters"))
-    panels = {p: maps(board, parts.plane, (CONTROL, COST), p) for p in (ALL, *board.sets)}
+    panels = {p: maps(board, parts.plane, (board.goal.control, board.goal.price), p) for p in (ALL, *board.sets)}
     return Figure(REACH, _plateau(board, parts.plane) or absent("no results on the plane"), panels)
 
 
@@ -58,16 +58,16 @@ def _plateau(board: Board, plane: Series) -> list[Finding]:
     for parameter, good in (("alpha", 1), ("beta", -1)):
         slope = _slope(board, plane, parameter)
         if slope is not None:
-            text = f"{CONTROL.capitalize()} changes by {shown(slope)} per unit of {parameter} (least squares)."
+            text = f"{title(board.goal.control)} changes by {shown(slope)} per unit of {parameter} (least squares)."
             found.append(Finding(text, beyond(slope, 0, good)))
-    return [*found, *_lower_on(board, plane, COST, 0)]
+    return [*found, *_lower_on(board, plane, board.goal.price, 0)]
 
 
 def _slope(board: Board, plane: Series, parameter: str) -> Number | None:
-    places = [i for i in plane.places if board.value(i, CONTROL) is not None]
-    if CONTROL not in board.per_prompt or len(places) < 4:
+    places = [i for i in plane.places if board.value(i, board.goal.control) is not None]
+    if board.goal.control not in board.per_prompt or len(places) < 4:
         return None
-    measured, drawn = draws(board.per_prompt[CONTROL], ALL, places)
+    measured, drawn = draws(board.per_prompt[board.goal.control], ALL, places)
     solve = np.linalg.pinv(design(board, places))[("alpha", "beta").index(parameter)]  # (places,)
     return with_interval(solve @ measured, drawn @ solve, len(places))
 
@@ -125,7 +125,7 @@ def maps(board: Board, plane: Series, metrics: Sequence[str], prompts: str = ALL
 
 def heat_map(board: Board, plane: Series, metric: str, prompts: str = ALL) -> Panel:
     """Alpha to the right, beta up; perplexity coloured by its logarithm; thin contours of equal value."""
-    log = metric == COST
+    log = metric == board.goal.price
     at = {(float(board.places[i].params["alpha"]), float(board.places[i].params["beta"])): i for i in plane.places}
     xs, ys = sorted({x for x, _ in at}), sorted({y for _, y in at})
     cells = [[at.get((x, y)) for x in xs] for y in ys]
@@ -134,7 +134,7 @@ def heat_map(board: Board, plane: Series, metric: str, prompts: str = ALL) -> Pa
     known = [v for row in z for v in row if v is not None]
     ticks = log_ticks(min(known), max(known)) if log and known else {}
     scale: dict[str, Any] = {"colorscale": "Cividis", "reversescale": board.metrics[metric].direction == "lower"}
-    if metric == CONTROL:
+    if metric == board.goal.control:
         scale = {"colorscale": DIVERGING, "zmid": 0.5}
     heat = {"type": "heatmap", "x": xs, "y": ys, "z": z, "customdata": cells, "meta": title(metric),
             "colorbar": color_bar(metric_title(board, metric), **ticks), "hoverongaps": False, **scale}  # fmt: skip

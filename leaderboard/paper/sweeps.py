@@ -19,8 +19,6 @@ from leaderboard.charts.panel import (
     values,
 )
 from leaderboard.measure.rank import (
-    CONTROL,
-    COST,
     Series,
     barrier,
     draws,
@@ -33,17 +31,18 @@ from leaderboard.paper.cast import Cast, same_place
 from leaderboard.paper.figure import Claim, Figure, Finding, absent, beyond
 from leaderboard.read.board import ALL, Board
 
-DRAWN = (CONTROL, COST, "acceptability")
+DRAWN = 3  # of the goal's metrics: the control, the price and one more
+WAYS = {"lower": -1, "higher": 1}
 LINE = Claim(
     "3",
     "The line through both experts",
-    "Along g1 sentiment rises with alpha, also below 0 and above 1. Perplexity stays flat for alpha in [0, 1], without "
+    "Along g1 {control} rises with alpha, also below 0 and above 1. {Price} stays flat for alpha in [0, 1], without "
     "a barrier between the experts, and acceptability with it.",
 )
 PAIR = Claim(
     "5",
     "g1 against g2",
-    "On neutral prompts, at comparable sentiment, g2 has a lower perplexity and a higher acceptability than g1. The "
+    "On neutral prompts, at comparable {control}, g2 has a lower {price} and a higher acceptability than g1. The "
     "scales are shifted by one half: settings above each other have moved equally far along the experts' difference.",
 )
 TWINS = Claim(
@@ -65,7 +64,7 @@ def along_the_line(board: Board, parts: Cast) -> Figure:
 def _line_panels(board: Board, line: Series, prompts: str) -> list[Panel]:
     panels = []
     marks = [upright(0, "θ⁻"), upright(1, "θ⁺")]
-    for metric in DRAWN:
+    for metric in board.goal.metrics[:DRAWN]:
         if metric in board.metrics and (traces := curve(board, line, metric, prompts)):
             y = axis(metric_title(board, metric), **stretched(values(traces)))
             panels.append(Panel(
@@ -77,11 +76,11 @@ def _line_panels(board: Board, line: Series, prompts: str) -> list[Panel]:
 
 
 def _line_findings(board: Board, line: Series) -> list[Finding]:
-    rank = monotonicity(board, line)
+    rank, control = monotonicity(board, line), board.goal.control
     return [
-        Finding(f"Rank correlation (Spearman) of {CONTROL} with alpha: {shown(rank)} over {rank.n_total} settings.",
+        Finding(f"Rank correlation (Spearman) of {control} with alpha: {shown(rank)} over {rank.n_total} settings.",
                 None if rank.value is None else rank.value >= 0.9),
-        *[_no_barrier(board, line, metric) for metric in (COST, *losses(board))],
+        *[_no_barrier(board, line, metric) for metric in (board.goal.price, *losses(board))],
         *_outside(board, line),
     ]  # fmt: skip
 
@@ -93,13 +92,13 @@ def _no_barrier(board: Board, line: Series, metric: str) -> Finding:
 
 
 def _outside(board: Board, line: Series) -> list[Finding]:
-    """How sentiment goes on beyond the experts, each end against its expert."""
-    at = {position(board, line, i): i for i in line.places if board.value(i, CONTROL) is not None}
+    """How the control goes on beyond the experts, each end against its expert."""
+    at = {position(board, line, i): i for i in line.places if board.value(i, board.goal.control) is not None}
     found = []
     for expert, end, good in ((1.0, max(at, default=1.0), 1), (0.0, min(at, default=0.0), -1)):
         if expert in at and (end - expert) * good > 0:
-            change = contrast(board, CONTROL, {at[end]: 1, at[expert]: -1})
-            text = f"{CONTROL.capitalize()} at alpha {plain(end)} minus at {plain(expert)}: {shown(change)}."
+            change = contrast(board, board.goal.control, {at[end]: 1, at[expert]: -1})
+            text = f"{title(board.goal.control)} at alpha {plain(end)} minus at {plain(expert)}: {shown(change)}."
             found.append(Finding(text, beyond(change, 0, good)))
     return found
 
@@ -131,7 +130,7 @@ def _pair_panels(board: Board, line: Series, push: Series, prompts: str) -> list
     pad = 0.04 * (max(xs) - min(xs)) or 0.5
     low, high = min(xs) - pad, max(xs) + pad
     panels = []
-    for metric in DRAWN:
+    for metric in board.goal.metrics[:DRAWN]:
         if metric not in board.metrics:
             continue
         traces = [*curve(board, line, metric, prompts), *curve(board, push, metric, prompts, top=True)]
@@ -151,9 +150,9 @@ def _pair_findings(board: Board, line: Series, push: Series, prompts: str) -> li
     if not shared:
         return absent("no pair of settings at the same distance along the experts' difference")
     found = []
-    for metric in DRAWN:
+    for metric in board.goal.metrics[:DRAWN]:
         if metric in board.per_prompt and (pairs := _judged(board, shared, metric, prompts)):
-            good = {COST: -1, "acceptability": 1}.get(metric)
+            good = None if metric == board.goal.control else WAYS.get(board.metrics[metric].direction)
             mean = contrast(board, metric, _minus(pairs), prompts)
             end = contrast(board, metric, _minus(pairs[-1:]), prompts)
             i, j = pairs[-1]
@@ -190,7 +189,7 @@ def _twin_panels(board: Board, push: Series, ensemble: Series, prompts: str) -> 
     shade = {"type": "rect", "x0": 0, "x1": 1, "y0": 0, "y1": 1, "yref": "y domain", "fillcolor": "--soft:0.08",
              "line": {"width": 0}, "layer": "below"}  # fmt: skip
     panels = []
-    for metric in (COST, CONTROL):
+    for metric in (board.goal.price, board.goal.control):
         if metric not in board.metrics:
             continue
         traces = [*curve(board, push, metric, prompts), *curve(board, ensemble, metric, prompts)]
@@ -207,7 +206,7 @@ def _twin_findings(board: Board, push: Series, ensemble: Series) -> list[Finding
     if not shared:
         return absent("no shared alpha in [0, 1]")
     found = []
-    for metric in (CONTROL, COST):
+    for metric in (board.goal.control, board.goal.price):
         if metric in board.per_prompt and (pairs := _judged(board, shared, metric)):
             far, at = distance(board, metric, pairs)
             text = f"Largest distance of the {metric} curves over {len(pairs)} shared alphas in [0, 1]: {shown(far)}"

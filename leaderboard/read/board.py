@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.schema import Number, Recipe, TensorDistance
+from bench.schema import Goal, Number, Recipe, TensorDistance
 from bench.stats import Floats, Transform, transformed
 from leaderboard.numbers import plain
 
@@ -129,6 +129,20 @@ class Board:
     notes: tuple[str, ...] = ()
     parity: tuple[Mapping[str, Any], ...] = ()  # reports that compare engines on this suite
     distances: tuple[TensorDistance, ...] = ()  # between the suite's checkpoints, tensor by tensor
+    chosen: int = 0  # of the suite's goals
+
+    @cached_property
+    def goals(self) -> tuple[Goal, ...]:
+        return tuple(map(Goal.model_validate, self.definition.get("goal") or [{}]))
+
+    @property
+    def goal(self) -> Goal:
+        return self.goals[self.chosen]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The goal's metrics that were measured."""
+        return tuple(name for name in self.goal.metrics if name in self.metrics)
 
     def get(self, place: int, metric: str, prompts: str = ALL) -> Number | None:
         return self.results.get((place, metric, prompts))

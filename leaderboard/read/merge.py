@@ -19,7 +19,8 @@ def load_boards(stores: Sequence[Reader], paths: Sequence[Path]) -> list[Board]:
     groups: dict[tuple[str, str], list[Board]] = {}
     for board in read:
         groups.setdefault((board.suite, board.engine), []).append(board)
-    return [board for group in groups.values() for board in merge_group(group)]
+    merged = [board for group in groups.values() for board in merge_group(group)]
+    return [replace(board, chosen=k) for board in merged for k in range(len(board.goals))]
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

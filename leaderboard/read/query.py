@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.schema import Number, UserError
+from bench.schema import Goal, Number, UserError
 from bench.store.read import Reader
 from bench.store.values import StoredPoint, StoredSuite
+from evaluators.protocols import PROTOCOLS
 from leaderboard.read.board import ALL, Board, MetricInfo, PerPrompt, Place, Protocol, Run
 
 
@@ -139,15 +140,20 @@ def _overhead(store: Reader, suite_id: int, engine: str) -> tuple[dict[str, Any]
     )
 
 
-CORE = ("sentiment", "fraction_positive", "perplexity", "perplexity_dexperts", "acceptability", "distinct_1_dexperts",
-        "distinct_2_dexperts", "distinct_3_dexperts", "nll_positive", "nll_negative")  # fmt: skip
+def _core(goals: Sequence[Goal]) -> set[str]:
+    """What suites steer and pay, and every protocol's metrics."""
+    return {name for goal in goals for name in goal.metrics} | {
+        n for p in PROTOCOLS.values() for n in p.metrics.values()
+    }
 
 
 def _per_prompt(
     store: Reader, at: Mapping[int, int], suite: StoredSuite, metrics: Mapping[str, MetricInfo]
 ) -> dict[str, PerPrompt]:
     """The sums of the metrics that derived numbers (rank correlation, barrier, comparisons) are bootstrapped from."""
-    found = {name: _sums(store, at, suite, name) for name in metrics if name in CORE}
+    goals = [Goal.model_validate(goal) for goal in suite.definition.get("goal") or [{}]]
+    wanted = [name for name in metrics if name in _core(goals) or name.startswith("nll_")]
+    found = {name: _sums(store, at, suite, name) for name in wanted}
     return {name: sums for name, sums in found.items() if sums is not None}
 
 

@@ -9,7 +9,7 @@ from leaderboard.measure.overhead import cells
 from leaderboard.measure.rank import find_series, rank
 from leaderboard.numbers import between, shown
 from leaderboard.read.board import Board
-from leaderboard.show.readme import COLUMNS, by_method, settings
+from leaderboard.show.readme import by_method, settings
 from leaderboard.show.render import facts, source_name, tidy_command
 
 TAGS = ("lerpbench", "text-generation", "controllable-text-generation", "weight-interpolation", "model-merging")
@@ -48,7 +48,7 @@ def _results(board: Board) -> Iterator[dict[str, Any]]:
     counts = ", ".join(f"{n} {name}" for name, n in board.protocol.prompts.items())
     best = [row.best for row in rank(board, find_series(board)) if row.best is not None]
     for place in best:
-        for metric in COLUMNS:
+        for metric in board.columns:
             if (found := board.get(place, metric)) is not None and found.value is not None:
                 yield {
                     "task_type": "text-generation", "task_name": "Text Generation",

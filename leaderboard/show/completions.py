@@ -9,16 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.schema import Number, Prompt
+from bench.schema import Prompt
 from bench.store.read import Reader
 from leaderboard.measure.iso import inside
-from leaderboard.measure.rank import CONTROL, COST, Series
-from leaderboard.numbers import number
+from leaderboard.measure.rank import Series
+from leaderboard.numbers import shown
 from leaderboard.read.board import Board, Place
 
 BUDGET_BYTES = 1_900_000  # of text in a site; beside Plotly's 4.8 MB and the pages it keeps a site below 8 MB
-
-SUMMARY = (CONTROL, COST, "acceptability")  # of a point, above its texts
 
 
 @dataclass(frozen=True)
@@ -111,19 +109,15 @@ def index(board: Board, series: Sequence[Series], selection: Selection) -> dict[
             for i, p in enumerate(board.places)
         ],
         "base": board.base,
-        "score": CONTROL if CONTROL in board.metrics else None,
+        "score": board.goal.control if board.goal.control in board.metrics else None,
     }
 
 
 def _about(board: Board, place: int) -> str:
     """The point in numbers, as a reader of its texts wants them."""
-    found = [(metric, board.get(place, metric)) for metric in SUMMARY]
-    told = [f"{metric} {number(r.value)}{_interval(r)}" for metric, r in found if r is not None and r.value is not None]
+    found = [(metric, board.get(place, metric)) for metric in board.columns]
+    told = [f"{metric} {shown(r)}" for metric, r in found if r is not None and r.value is not None]
     return f"On all prompts: {', '.join(told)}." if told else ""
-
-
-def _interval(result: Number) -> str:
-    return "" if result.low is None else f" ({number(result.low)} to {number(result.high)})"
 
 
 def _key(place: Place) -> str:
@@ -141,17 +135,17 @@ def files(
             place = board.places[i]
             if place.generation_id is not None and _key(place) not in done:
                 done.add(_key(place))
-                texts[_key(place)] = _texts(stores[place.store], place, selection)
+                texts[_key(place)] = _texts(stores[place.store], place, selection, board.goal.control)
         if texts:
             yield f"{s.slug}.js", f"lerpbench.add({script_json(s.slug)},{script_json(texts)});\n"
 
 
-def _texts(store: Reader, place: Place, selection: Selection) -> Mapping[str, list[Any]]:
+def _texts(store: Reader, place: Place, selection: Selection, control: str) -> Mapping[str, list[Any]]:
     """Columns over (prompt, sample), null where nothing is stored: text, tokens, finish reason, score in hundredths."""
     size = len(selection.prompts) * selection.samples
     columns: dict[str, list[Any]] = {"t": [None] * size, "n": [None] * size, "f": [None] * size, "s": [None] * size}
     prompts = [Prompt(set=name, row=row, text=text) for _, name, row, text in selection.prompts]
-    found = store.shown_completions(place.id, _generation(place), prompts, selection.samples, CONTROL)
+    found = store.shown_completions(place.id, _generation(place), prompts, selection.samples, control)
     for prompt, sample, text, n_tokens, finish, score in found:
         k = prompt * selection.samples + sample
         columns["t"][k], columns["n"][k], columns["f"][k] = text, n_tokens, 1 if finish == "stop" else 0

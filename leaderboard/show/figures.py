@@ -3,24 +3,18 @@
 The script holds no numbers and no names of methods; it draws `curves` and `frontier` from this.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.schema import Number
+from evaluators.protocols import PROTOCOLS
 from leaderboard.charts.layout import on_page
 from leaderboard.charts.panel import BAND, Panel, axis, color, logarithmic, stretched, style
-from leaderboard.measure.rank import CONTROL, COST, Series, price_limit
+from leaderboard.measure.rank import Series, price_limit
 from leaderboard.names import family, title
 from leaderboard.numbers import RULE, short
 from leaderboard.read.board import ALL, Board, MetricInfo
-
-CURVES = (
-    ("sentiment", "Sentiment", ("sentiment", "fraction_positive")),
-    ("perplexity", "Perplexity", ("perplexity", "perplexity_dexperts", "perplexity_median")),
-    ("acceptability", "Acceptability", ("acceptability",)),
-    ("distinct", "Distinct-n", ("distinct_2", "distinct_1", "distinct_3", "distinct_2_dexperts", "distinct_1_dexperts",
-                                "distinct_3_dexperts")),
-)  # fmt: skip
 
 
 def of_points(board: Board) -> dict[str, MetricInfo]:
@@ -63,11 +57,11 @@ def page_data(board: Board, series: Sequence[Series]) -> dict[str, Any]:
         "band": BAND,
         "layout": on_page(Panel("", [], axis(""), axis(""), []))["layout"],
         "axes": {name: {p: stretched(_values(board, steered, name, p)) for p in sets} for name in metrics},
-        "prices": {p: logarithmic(_values(board, series, COST, p)) for p in sets},
+        "prices": {p: logarithmic(_values(board, series, board.goal.price, p)) for p in sets},
         "base": board.base,
-        "control": CONTROL,
-        "cost": COST,
-        "limit": {prompts: short(price_limit(board, prompts)) for prompts in sets},
+        "control": board.goal.control,
+        "cost": board.goal.price,
+        "limit": {prompts: short(price_limit(board, prompts, board.goal.price)) for prompts in sets},
         "figures": figures(board, series),
     }
 
@@ -118,16 +112,24 @@ def _curve_figures(board: Board, series: Sequence[Series]) -> list[dict[str, Any
     if not any(s.kind == "curve" for s in series):
         return []
     found = []
-    for name, heading, wanted in CURVES:
-        metrics = [metric for metric in wanted if metric in board.metrics]
-        if metrics:
-            found.append({"id": f"curves-{name}", "group": "curves", "kind": "curves", "metrics": metrics,
-                          "title": f"{heading} against alpha"})  # fmt: skip
+    for metric in board.columns:
+        stem = re.sub(r"_\d+$", "", metric)
+        heading = title(metric) if stem == metric else f"{title(stem)}-n"
+        found.append({"id": f"curves-{stem}", "group": "curves", "kind": "curves",
+                      "metrics": _kin(board, metric, stem), "title": f"{heading} against alpha"})  # fmt: skip
     return found
 
 
+def _kin(board: Board, metric: str, stem: str) -> list[str]:
+    """A metric, what another protocol has in its place, and those of its name."""
+    quantities = {q for p in PROTOCOLS.values() for q, name in p.metrics.items() if name == metric}
+    twins = {p.metrics[q] for p in PROTOCOLS.values() for q in quantities if q in p.metrics}
+    return [metric, *(m for m in board.metrics if m != metric and (m in twins or m.startswith(f"{stem}_")))]
+
+
 def _frontier(board: Board) -> list[dict[str, Any]]:
-    if CONTROL not in board.metrics or COST not in board.metrics:
+    control, price = board.goal.control, board.goal.price
+    if control not in board.metrics or price not in board.metrics:
         return []
-    return [{"id": "frontier", "group": "frontier", "kind": "frontier", "metrics": [CONTROL, COST],
-             "title": "Sentiment against perplexity"}]  # fmt: skip
+    return [{"id": "frontier", "group": "frontier", "kind": "frontier", "metrics": [control, price],
+             "title": f"{title(control)} against {price}"}]  # fmt: skip

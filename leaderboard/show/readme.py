@@ -14,8 +14,6 @@ from leaderboard.read.board import Board
 from leaderboard.read.merge import load_boards
 from leaderboard.read.query import open_stores
 
-COLUMNS = ("sentiment", "perplexity", "acceptability", "distinct_2")
-
 
 def main(arguments: list[str]) -> int:
     database, document = map(Path, arguments)
@@ -42,26 +40,31 @@ def splice(document: str, content: str, name: str) -> str:
 
 
 def by_method(board: Board) -> str:
-    """The table of methods: each at its largest sentiment within the price limit."""
-    head = ["method", "at", *COLUMNS, "Spearman of sentiment with alpha"]
+    """The table of methods: each at its reach."""
+    goal = board.goal
+    head = ["method", "at", *goal.metrics, f"Spearman of {goal.control} with alpha"]
+    most = "largest" if goal.sign > 0 else "smallest"
     rows = [_line(board, row) for row in rank(board, steering(find_series(board)))]
     return (
-        f"Each method where its sentiment is largest at no more than {PRICE:g} times the base's perplexity, with 95 %\n"
-        f"intervals that resample prompts.\n\n{table(head, rows)}"
+        f"Each method where its {goal.control} is {most} at no more than {PRICE:g} times the base's {goal.price},\n"
+        f"with 95 % intervals that resample prompts.\n\n{table(head, rows)}"
     )
 
 
 def settings(board: Board) -> str:
     """The same columns for every place of the board."""
-    rows = [[place.label, *(_cell(board, i, metric) for metric in COLUMNS)] for i, place in enumerate(board.places)]
-    return table(["setting", *COLUMNS], rows)
+    rows = [
+        [place.label, *(_cell(board, i, metric) for metric in board.goal.metrics)]
+        for i, place in enumerate(board.places)
+    ]
+    return table(["setting", *board.goal.metrics], rows)
 
 
 def _line(board: Board, row: Row) -> list[str]:
     if row.best is None:
-        return [row.series.name, row.reason or "", *[""] * (len(COLUMNS) + 1)]
+        return [row.series.name, row.reason or "", *[""] * (len(board.goal.metrics) + 1)]
     at = ", ".join(f"{key} = {plain(value)}" for key, value in board.places[row.best].params.items())
-    cells = [_cell(board, row.best, metric) for metric in COLUMNS]
+    cells = [_cell(board, row.best, metric) for metric in board.goal.metrics]
     return [row.series.name, at, *cells, number(row.spearman.value)]
 
 

@@ -21,12 +21,10 @@ from bench.store.values import ResultRow
 from leaderboard import names, numbers, paper
 from leaderboard.measure import overhead, protocols
 from leaderboard.measure.comparison import Comparison, compare_level, compare_places
-from leaderboard.measure.iso import rank_at_targets
+from leaderboard.measure.iso import rank_at_targets, reported
 from leaderboard.measure.levels import Level, find_levels
 from leaderboard.measure.pareto import areas, pareto_places
 from leaderboard.measure.rank import (
-    CONTROL,
-    COST,
     PRICE,
     Row,
     Series,
@@ -76,7 +74,9 @@ def build(stores: Sequence[Reader], boards: Sequence[Board]) -> dict[str, str]:
     site["assets/plotly.min.js"] = plotly_script()
     places = folders(boards)
     for folder, board in zip(places, boards, strict=True):
-        site |= board_files(env, stores, board, folder, len(boards))
+        twins = [(other.goal.control, where) for where, other in zip(places, boards, strict=True)
+                 if other.results is board.results]  # fmt: skip
+        site |= board_files(env, stores, board, folder, len(boards), twins if len(twins) > 1 else ())
     if len(boards) != 1:
         shown = [summary(board, folder) for folder, board in zip(places, boards, strict=True)]
         site["index.html"] = env.get_template("index.html").render(boards=shown, root="", page="index")
@@ -97,7 +97,10 @@ def folders(boards: Sequence[Board]) -> list[str]:
     names: list[str] = []
     for board in boards:
         name = slug(f"{board.suite}-{board.engine}")
-        twins = [other for other in boards if (other.suite, other.engine) == (board.suite, board.engine)]
+        if len(board.goals) > 1:
+            name += "-" + slug(board.goal.control)
+        twins = [other for other in boards
+                 if (other.suite, other.engine, other.chosen) == (board.suite, board.engine, board.chosen)]  # fmt: skip
         if len(twins) > 1:
             name += "-" + slug(board.databases[0].removesuffix(".db"))
         while f"{name}/" in names:
@@ -111,12 +114,17 @@ def slug(text: str) -> str:
 
 
 def board_files(
-    env: jinja2.Environment, stores: Sequence[Reader], board: Board, folder: str, n_boards: int
+    env: jinja2.Environment,
+    stores: Sequence[Reader],
+    board: Board,
+    folder: str,
+    n_boards: int,
+    goals: Sequence[tuple[str, str]] = (),
 ) -> dict[str, str]:
-    """Everything of one board."""
+    """Everything of one board.  `goals`: control and folder of the suite's boards, where it has several."""
     everything = find_series(board)
     series = steering(everything)
-    selection = completions.select(stores, board)
+    selection = completions.select(stores, board, completions.BUDGET_BYTES // len(board.goals))
     drawn = paper.paper_figures(board, everything)
     common = {
         "board": board,
@@ -125,13 +133,17 @@ def board_files(
         "facts": facts(board),
         "json": completions.script_json,
         "pages": PAGES,
+        "price": PRICE,
+        "control": board.goal.control,
+        "cost": board.goal.price,
+        "goals": goals,
     }
     tables = [(prompts, rank(board, series, prompts)) for prompts in (ALL, *board.sets)]
     data = figures.page_data(board, series)
     page = env.get_template("board.html").render(
         **common, page="board", tables=tables, data=data,
         verdicts=[(prompts, verdict(board, rows, prompts)) for prompts, rows in tables],
-        groups=grouped(data["figures"]), families=families(board), price=PRICE, control=CONTROL, cost=COST,
+        groups=grouped(data["figures"]), families=families(board),
     )  # fmt: skip
     found = {
         f"{folder}index.html": page,
@@ -142,16 +154,14 @@ def board_files(
             **common,
             page="ranking",
             rankings=rankings(board, series),
-            price=PRICE,
-            control=CONTROL,
-            cost=COST,
+            reported=reported(board),
             times={s.name: time_over_base(board, s) for s in series} if board.overhead else {},
         ),
         f"{folder}compare.html": env.get_template("compare.html").render(
             **common, page="compare", series=series, levels=compared(board, series)
         ),
         f"{folder}protocols.html": env.get_template("protocols.html").render(
-            **common, page="protocols", lens=protocols.look(board, series), price=PRICE
+            **common, page="protocols", lens=protocols.look(board, series)
         ),
         f"{folder}overhead.html": env.get_template("overhead.html").render(
             **common, page="overhead", details=overhead.DETAILS, ledgers=overhead.ledgers(board)
@@ -174,11 +184,11 @@ def board_files(
 
 def rankings(board: Board, series: Sequence[Series]) -> dict[str, dict[str, Any]]:
     """What the ranking page shows for all prompts and for each set: targets up and down, areas, the front."""
-    found = {}
+    found, control, price = {}, board.goal.control, board.goal.price
     for prompts in (ALL, *board.sets):
         up, down = rank_at_targets(board, series, prompts)
         fronts = {
-            name: [(i, board.get(i, CONTROL, prompts), board.get(i, COST, prompts)) for i in places]
+            name: [(i, board.get(i, control, prompts), board.get(i, price, prompts)) for i in places]
             for name, places in (("up", pareto_places(board, prompts, up=True)),
                                  ("down", pareto_places(board, prompts, up=False)))
         }  # fmt: skip
@@ -245,14 +255,14 @@ def verdict(board: Board, rows: Sequence[Row], prompts: str = ALL) -> dict[str, 
     if not ranked or board.base is None:
         return None
     found: list[dict[str, Any]] = [
-        {"row": row, "place": board.places[best], "result": board.get(best, CONTROL, prompts)}
+        {"row": row, "place": board.places[best], "result": board.get(best, board.goal.control, prompts)}
         for row, best in ranked[:2]
     ]
     lead = None
     if len(ranked) > 1:
         paired = compare_places(board, ranked[0][1], ranked[1][1], prompts).differences
-        lead = next((d for d in paired if d.metric == CONTROL), None)
-    return {"found": found, "lead": lead, "base": board.get(board.base, CONTROL, prompts)}
+        lead = next((d for d in paired if d.metric == board.goal.control), None)
+    return {"found": found, "lead": lead, "base": board.get(board.base, board.goal.control, prompts)}
 
 
 def facts(board: Board) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.schema import Goal
 from leaderboard.measure.comparison import compare_level
 from leaderboard.measure.iso import Setting, measure
 from leaderboard.measure.levels import Level, find_levels, reach
@@ -43,7 +44,8 @@ def test_reach_is_the_results_pages(board: Board, levels: dict[str, Level]) -> N
 
 
 def test_reach_by_another_metric_obeys_its_own_limit(board: Board) -> None:
-    for entry in reach(board, find_series(board), control="fraction_positive", cost="perplexity_dexperts").entries:
+    goal = Goal(control="fraction_positive", cost=("perplexity_dexperts",))
+    for entry in reach(board, find_series(board), goal=goal).entries:
         assert entry.place is not None and board.base is not None
         limit = 1.5 * (board.value(board.base, "perplexity_dexperts") or 0)
         assert (board.value(entry.place, "perplexity_dexperts") or 0) <= limit

@@ -114,7 +114,7 @@ def test_barrier_of_a_bridge_by_hand() -> None:
     """Half way between 10 and 20 the chord is at 15: 100 - 15 = 85."""
     found = bridge_board()
     (bridge,) = find_series(found)
-    rise = chord_rise(found, bridge, (0, 2))
+    rise = chord_rise(found, bridge, (0, 2), "perplexity")
     assert (rise.value, rise.low, rise.high, rise.n_total) == (85, 85, 85, 1)
     texts = [(f.text, f.holds) for f in drawn(found)["10"].findings]
     assert ("1 of 1 settings between them have a higher perplexity or fewer distinct bigrams than both.", True) in texts

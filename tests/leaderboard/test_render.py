@@ -116,6 +116,39 @@ def test_every_completion_is_carried(toy_database: Path, toy_site: Path) -> None
         assert stored[place["key"]]["t"][prompt_of[prompts, row] * data["samples"] + sample] == text
 
 
+def test_a_suite_that_steers_something_else_has_the_same_pages(
+    make_database: MakeDatabase, toy_site: Path, tmp_path: Path
+) -> None:
+    """The same numbers under another name: every page is the usual one but for the name, which stands nowhere."""
+    usual = make_suite()
+    evaluators = [{"name": "classifier"}, {"name": "perplexity"}]
+    suite = Suite(**(usual.model_dump() | {"goal": {"control": "toxicity"}, "evaluators": evaluators}))
+    render([make_database(suite)], tmp_path)
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} == {
+        path.relative_to(toy_site) for path in toy_site.rglob("*")
+    }
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and path.name != "plotly.min.js":
+            assert "sentiment" not in path.read_text(encoding="utf-8").lower(), path.name
+    for name in ("index", "ranking", "paper"):
+        assert len(Page(tmp_path / f"{name}.html").tags) == len(Page(toy_site / f"{name}.html").tags)
+        assert "toxicity" in (tmp_path / f"{name}.html").read_text(encoding="utf-8").lower()
+
+
+def test_several_goals_are_several_boards_with_a_switch(make_database: MakeDatabase, tmp_path: Path) -> None:
+    goals = [{}, {"control": "acceptability", "direction": "lower", "cost": ["perplexity"], "targets": [0.79]}]
+    render([make_database(Suite(**(make_suite().model_dump() | {"goal": goals})))], tmp_path)
+    folders = [tmp_path / f"toy-transformers-{control}" for control in ("sentiment", "acceptability")]
+    for folder in folders:
+        addresses = Page(folder / "ranking.html").addresses
+        assert all(f"../{other.name}/ranking.html" in addresses for other in folders)
+    text = (folders[1] / "ranking.html").read_text(encoding="utf-8")
+    assert ">Acceptability 0.79 or less<" in text and "Sentiment 0" not in text
+    index = (folders[1] / "index.html").read_text(encoding="utf-8")
+    best = re.search(r"reaches acceptability <strong>([0-9.]+)", index)
+    assert best is not None and float(best[1]) < 0.79  # steered down, from 0.80 of the base
+
+
 def test_no_outside_address(toy_site: Path) -> None:
     for path in toy_site.rglob("*.html"):
         for address in Page(path).addresses:

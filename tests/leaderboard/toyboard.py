@@ -75,7 +75,7 @@ def truth(recipe: Recipe) -> tuple[float, float]:
 
 
 def add_point(store: Store, suite_id: int, engine: str, position: int, point: Point, *, seed: int = 0,
-              judge: str = "judge", environment: int = 1) -> None:  # fmt: skip
+              judge: str = "judge", environment: int = 1, control: str = "sentiment") -> None:  # fmt: skip
     """Generate and judge one point as the harness would: equal mixtures share their work."""
     mixture_key = canonical_json([engine, point.recipe.model_dump(mode="json")])
     mixture_id = store.mixture(mixture_key, engine, "float32", point.recipe,
@@ -90,7 +90,15 @@ def add_point(store: Store, suite_id: int, engine: str, position: int, point: Po
     if evaluation_ids == [None]:
         key = f"{judge} {mixture_key}"
         scored = add_scores(
-            store, key, mixture_id, generation_id, point, seed=seed, judge=judge, environment=environment
+            store,
+            key,
+            mixture_id,
+            generation_id,
+            point,
+            seed=seed,
+            judge=judge,
+            environment=environment,
+            control=control,
         )
         evaluation_ids = [scored]
     store.link(point_id, generation_id, [e for e in evaluation_ids if e is not None])
@@ -103,7 +111,7 @@ def make_completions(point: Point, seed: int) -> list[Completion]:
 
 
 def add_scores(store: Store, key: str, mixture_id: int, generation_id: int, point: Point, *, seed: int = 0,
-               judge: str = "judge", environment: int = 1) -> int:  # fmt: skip
+               judge: str = "judge", environment: int = 1, control: str = "sentiment") -> int:  # fmt: skip
     rng = np.random.default_rng(seed)
     mean, log_ppl = truth(point.recipe)
     prompt_of = np.repeat(np.arange(len(PROMPTS)), 3)
@@ -111,17 +119,18 @@ def add_scores(store: Store, key: str, mixture_id: int, generation_id: int, poin
     own = np.random.default_rng([seed, zlib.crc32(canonical_json(point.recipe.model_dump()).encode())])
     wobble = wobble + own.normal(0, 0.01, len(prompt_of))
     sentiment = np.clip(mean + wobble, 0, 1)
+    share = SHARES.get(control, f"{control}_share")
     scored = np.arange(len(prompt_of)) != 4  # one completion could not be judged
     tokens = np.full(len(prompt_of), 10.0)
     kept, rebate = np.arange(len(prompt_of)) != 7, 0.2 if point.recipe.space == "logits" else 0.0
     statistics = [
-        ratio_statistic("sentiment", prompt_of, sentiment, len(PROMPTS), scored=scored),
+        ratio_statistic(control, prompt_of, sentiment, len(PROMPTS), scored=scored),
         ratio_statistic(
             "perplexity", prompt_of, (log_ppl + wobble) * tokens, len(PROMPTS), weights=tokens, transform="exp"
         ),
         ratio_statistic("acceptability", prompt_of, np.clip(0.8 - 0.05 * (log_ppl - 3) + wobble, 0, 1), len(PROMPTS)),
         ratio_statistic("surprise", prompt_of, wobble + 0.5, len(PROMPTS)),
-        ratio_statistic("fraction_positive", prompt_of, (sentiment > 0.5).astype(float), len(PROMPTS)),
+        ratio_statistic(share, prompt_of, (sentiment > 0.5).astype(float), len(PROMPTS)),
         # As in DExperts: mixing logits is cheaper here, and dearer above; one completion in a generation is left out.
         ratio_statistic("perplexity_dexperts", prompt_of, np.exp(log_ppl + wobble - rebate), len(PROMPTS), scored=kept),
     ]
@@ -129,9 +138,18 @@ def add_scores(store: Store, key: str, mixture_id: int, generation_id: int, poin
     column = ScoreColumn([float(s) if ok else None for s, ok in zip(sentiment, scored, strict=True)], {4: "empty text"})
     return store.add_evaluation(
         key, "synthetic", 1, {"judge": "toy"}, mixture_id, generation_id, 0.1, environment,
-        metrics=METRICS, scores={"sentiment": column}, statistics=statistics, items=PROMPTS, estimates=estimates,
-        data=[judge],
+        metrics=metrics_of(control), scores={control: column}, statistics=statistics, items=PROMPTS,
+        estimates=estimates, data=[judge],
     )  # fmt: skip
+
+
+SHARES = {"sentiment": "fraction_positive"}
+
+
+def metrics_of(control: str) -> list[Metric]:
+    """What the toy's evaluator declares, with what it steers under this name."""
+    names = {"sentiment": control, "fraction_positive": SHARES.get(control, f"{control}_share")}
+    return [metric.model_copy(update={"name": names.get(metric.name, metric.name)}) for metric in METRICS]
 
 
 METRICS = [
@@ -183,7 +201,17 @@ def fill(store: Store, suite: Suite, engine: str = "transformers", *, seed: int 
     suite_id = store.suite(suite)
     run = store.start_run(suite_id, engine, environment, command)
     for position, point in enumerate(points_of(suite) if points is None else points):
-        add_point(store, suite_id, engine, position, point, seed=seed, judge=judge, environment=environment)
+        add_point(
+            store,
+            suite_id,
+            engine,
+            position,
+            point,
+            seed=seed,
+            judge=judge,
+            environment=environment,
+            control=suite.goal[0].control,
+        )
     store.finish_run(run)
 
 
