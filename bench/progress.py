@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from bench.terminal import shown
+
 Advance = Callable[[int], None]  # told how many completions, texts or points were finished
 Task = Callable[[str, int], AbstractContextManager[Advance]]
 
@@ -37,12 +39,12 @@ def _bar(title: str, total: int) -> Iterator[Advance]:
     from rich.console import Console
 
     columns = (
-        progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.description}", markup=False), progress.BarColumn(), progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(), progress.TextColumn("left"), progress.TimeRemainingColumn(),
     )  # fmt: skip
-    with progress.Progress(*columns, console=Console(stderr=True)) as shown:
-        task = shown.add_task(title, total=total)
-        yield lambda n: shown.advance(task, n)
+    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(shown(title), total=total)
+        yield lambda n: bar.advance(task, n)
 
 
 @contextmanager
@@ -70,7 +72,7 @@ def _state(done: int, total: int, seconds: float) -> str:
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(shown(line), file=sys.stderr, flush=True)
 
 
 def about(seconds: float) -> str:

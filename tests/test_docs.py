@@ -15,8 +15,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-import evaluators
-import methods
+import lerpbench as lb
 from bench import stats
 from bench.cli import app
 from bench.engines.vllm import LARGEST_SHARE
@@ -26,7 +25,6 @@ from bench.run import forecast
 from bench.schema import FinetuneSpec, OverheadSpec
 from bench.submissions import bundle, recompute, verdicts
 from bench.suite.checkpoints import resolve
-from bench.suite.load import load_suite
 from bench.suite.prompts import PACKAGED
 from evaluators import scoring
 from evaluators.linearity import Linearity
@@ -124,7 +122,7 @@ def test_the_suites_of_the_pages_are_suites(tmp_path: Path) -> None:
     for text in TEXTS.values():
         for body in (body for body in blocks(text, "yaml") if body.startswith("name:")):
             (tmp_path / "s.yaml").write_text(body)
-            names.append(load_suite(str(tmp_path / "s.yaml"), methods.registry(), evaluators.registry()).name)
+            names.append(lb.load(tmp_path / "s.yaml").name)
     assert names == ["my-suite", "real"]
 
 

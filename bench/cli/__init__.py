@@ -1,6 +1,7 @@
-"""The command line, and the only place where registries, store, engine and leaderboard meet.
+"""The command line: what `lerpbench.api` does, with options, tables and exit codes.
 
-A user's mistake prints one line and exits with 2; a bug keeps its traceback.
+A user's mistake prints one line and exits with 2; a bug keeps its traceback.  Heavy packages are imported inside
+functions, so that `--help` is quick.
 """
 
 import os
@@ -15,13 +16,14 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 import typer
 
 from bench.cli import finetuning, inspecting, publishing, running, submitting, timing
-from bench.schema import UserError
+from bench.terminal import shown
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Benchmark ways of combining fine-tuned language models: how well they control text, and at what cost.",
+    help="Benchmark ways of combining fine-tuned language models: how well they control text, and at what cost.\n\n"
+    "Start with `lerpbench run mini`, which needs no network and no GPU, and open site/index.html.",
 )
 COMMANDS = {
     "Run a benchmark": (running.run, running.plan, finetuning.finetune, running.generate, running.evaluate),
@@ -39,9 +41,13 @@ def main() -> None:
     """Entry point of the `lerpbench` command."""
     try:
         app()
-    except UserError as error:
-        print(f"lerpbench: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print("\nlerpbench: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        from bench.schema import UserError
+
+        if not isinstance(error, UserError):
+            raise
+        print(f"lerpbench: {shown(error)}", file=sys.stderr)
+        sys.exit(2)

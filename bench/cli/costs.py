@@ -33,14 +33,14 @@ def _cells(main: OverheadRecord, lines: Lines) -> list[str]:
     return [
         main.method,
         str(main.n_rounds),
-        shown(of("time_to_first_token_s"), 1e3, "ms"),
-        shown(main, 1e3, "ms"),
+        cell(of("time_to_first_token_s"), 1e3, "ms"),
+        cell(main, 1e3, "ms"),
         ratio(main),
         "" if model is None or model.ratio_to_base is None else numbers.number(model.ratio_to_base),
-        shown(of("tokens_per_s"), 1, ""),
-        shown(of("switch_s", everywhere=True), 1e3, "ms"),
-        shown(of("peak_memory_bytes"), 2**-20, "MiB"),
-        shown(of("amortisation_tokens"), 1, "tokens"),
+        cell(of("tokens_per_s"), 1, ""),
+        cell(of("switch_s", everywhere=True), 1e3, "ms"),
+        cell(of("peak_memory_bytes"), 2**-20, "MiB"),
+        cell(of("amortisation_tokens"), 1, "tokens"),
     ]
 
 
@@ -52,7 +52,7 @@ def ratio(record: OverheadRecord) -> str:
     return numbers.shown(Number(record.ratio_to_base, record.ratio_low, record.ratio_high)) + verdict
 
 
-def shown(record: OverheadRecord | None, scale: float, unit: str) -> str:
+def cell(record: OverheadRecord | None, scale: float, unit: str) -> str:
     if record is None or record.value is None:
         return ""
     return f"{numbers.number(record.value * scale)} {unit}".strip()

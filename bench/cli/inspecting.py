@@ -5,12 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-import evaluators as evaluator_table
-import methods as method_table
-from bench import engines
-from bench.cli.common import device_name, loaded, out
-from bench.schema import UserError
-from bench.suite.load import packaged_suites
+from bench.cli.common import out, say
 
 DESCRIBED = {
     "Formula": "formula",
@@ -21,10 +16,13 @@ DESCRIBED = {
 
 
 def suites() -> None:
-    """The packaged suites."""
+    """The packaged suites; each name stands where a command takes a suite."""
+    import lerpbench
+    from bench.suite.load import packaged_suites
+
     table = Table("suite", "title", "methods")
     for name in packaged_suites():
-        suite = loaded(name)
+        suite = lerpbench.load(name)
         table.add_row(name, suite.title, ", ".join(dict.fromkeys(spec.name for spec in suite.methods)))
     out.print(table)
 
@@ -32,24 +30,26 @@ def suites() -> None:
 def methods(
     name: Annotated[str | None, typer.Argument(help="show one: formula, source, space, cost, parameters")] = None,
 ) -> None:
-    """The registered control methods."""
+    """The registered control methods, or one with its formula, source and parameters."""
+    import methods as method_table
+
     describe_registry(method_table.registry(), name)
 
 
 def evaluators(name: Annotated[str | None, typer.Argument(help="show one evaluator's fields")] = None) -> None:
-    """The registered evaluators."""
+    """The registered evaluators, or one with its fields and the metrics it reports."""
+    import evaluators as evaluator_table
+
     describe_registry(evaluator_table.registry(), name)
 
 
 def doctor() -> None:
     """What this machine can do, and which engine `auto` takes here."""
-    import torch
-
-    from bench import environment
+    import lerpbench
+    from bench import engines
     from bench.suite.checkpoints import MODELS
 
-    device = engines.device()
-    details = environment.describe(device_name(device), torch.get_num_threads())
+    details = lerpbench.machine()
     reason = engines.why_not_vllm()
     table = Table(show_header=False)
     packages = ", ".join(f"{key} {value}" for key, value in details["packages"].items())
@@ -67,6 +67,8 @@ def doctor() -> None:
 
 def describe_registry(registry: Any, name: str | None) -> None:
     """A table of all, or the fields of one.  A plugin that cannot be loaded is listed with the reason."""
+    from bench.schema import UserError
+
     if name is not None:
         describe_class(name, registry.get(name))
         return
@@ -82,11 +84,10 @@ def describe_registry(registry: Any, name: str | None) -> None:
 
 
 def describe_class(name: str, cls: Any) -> None:
-    out.print(name, style="bold", highlight=False)
-    out.print(cls.__doc__ or "", highlight=False)
+    say(name, *(cls.__doc__ or "").splitlines())
     for label, attribute in DESCRIBED.items():
         if getattr(cls, attribute, ""):
-            out.print(f"{label}: {getattr(cls, attribute)}", highlight=False, markup=False)
+            say(f"{label}: {getattr(cls, attribute)}")
     table = Table("field", "type", "default", "meaning")
     for field, info in cls.model_fields.items():
         default = "required" if info.is_required() else repr(info.get_default(call_default_factory=True))

@@ -1,11 +1,13 @@
 """Commands that read databases and never generate: render, figures, compare and export."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from rich.table import Table
 
-from bench.cli.common import DbOption, SiteOption, require_folder
+from bench.cli.common import DbOption, SiteOption, say
 from bench.cli.common import out as screen
 
 Format = Literal["csv", "json", "parquet", "markdown"]
@@ -16,12 +18,14 @@ def render(
     databases: Annotated[list[Path] | None, typer.Argument(help="databases; default results.db")] = None,
     site: SiteOption = Path("site"),
 ) -> None:
-    """Write the leaderboard's pages from one or several databases."""
-    from leaderboard.show.render import render as rendered
+    """Write the leaderboard's pages from one or several databases.
 
-    require_folder(site, "--site")
-    rendered(databases or [Path("results.db")], site)
-    screen.print(f"leaderboard: {site / 'index.html'}")
+    Plain files that work from a folder or any web server. Databases that agree on suite, engine, judges and protocol
+    share a board; others stand side by side.
+    """
+    import lerpbench
+
+    say(f"leaderboard: {lerpbench.render(databases or [Path('results.db')], site)}")
 
 
 def figures(
@@ -33,11 +37,12 @@ def figures(
     """Write the paper's figures as files for a paper; needs the extra `figures` and Chromium or Chrome."""
     from leaderboard.paper.static import write_figures
     from leaderboard.show.render import boards_by_folder
+    from lerpbench.api import require_folder
 
     require_folder(folder, "--out")
     found = boards_by_folder(databases or [Path("results.db")])
     written = write_figures({folder / name: board for name, board in found.items()}, format_, prompts)
-    screen.print(f"{len(written)} files in {folder}")
+    say(f"{len(written)} files in {folder}")
 
 
 def compare(
@@ -47,12 +52,30 @@ def compare(
     suite: Annotated[str | None, typer.Option(help="only this suite's board")] = None,
     prompts: Annotated[str, typer.Option(help="only this prompt set")] = "",
 ) -> None:
-    """Paired differences A - B on the same prompts, with intervals and Holm's correction."""
-    from leaderboard.measure.comparison import compare as compared
-    from leaderboard.measure.comparison import describe
+    """Paired differences A - B on the same prompts, with intervals and Holm's correction over the metrics.
 
-    for comparison in compared([db], a, b, suite=suite, prompts=prompts):
-        print("\n".join(describe(comparison)))
+    For example: lerpbench compare g2 dexperts, or lerpbench compare 'g2(alpha=0.5)' 'g2(alpha=1)'.
+    """
+    import lerpbench
+
+    rows = lerpbench.compare(a, b, db, suite=suite, prompts=prompts)
+    for title in dict.fromkeys(map(_pair, rows)):
+        table = Table("metric", title=title, title_justify="left")
+        for column in ("A", "B", "A - B", "95 % interval", "n", "p (Holm)"):
+            table.add_column(column, justify="right")
+        for row in rows:
+            if _pair(row) == title:
+                low, high = row["low"], row["high"]
+                table.add_row(
+                    row["metric"], *(f"{row[key]:.4g}" for key in ("value_a", "value_b", "difference")),
+                    "" if low is None or high is None else f"{low:.4g} to {high:.4g}",
+                    str(row["n"]), f"{row['p_holm']:.3g}",
+                )  # fmt: skip
+        screen.print(table)
+
+
+def _pair(row: Mapping[str, Any]) -> str:
+    return f"{row['suite']} on {row['engine']}: {row['a']} (A) minus {row['b']} (B)"
 
 
 def export(
@@ -61,8 +84,10 @@ def export(
     form: Annotated[Format, typer.Option("--format", help="the views as tables, or a model card (markdown)")] = "csv",
     view: Annotated[View | None, typer.Option(help="only this view: results, completions or overhead")] = None,
 ) -> None:
-    """Write the public views for other tools, or a model card."""
+    """Write the public views as files for other tools, or a model card.
+
+    CSV, JSON lines or Parquet of the views results, completions and overhead; `--format markdown` is a model card.
+    """
     from leaderboard.show.export import export as exported
 
-    for path in exported(databases or [Path("results.db")], form, out, view):
-        print(path)
+    say(*exported(databases or [Path("results.db")], form, out, view))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.common import DbOption
+from bench.cli.common import DbOption, say
 
 SHOWN = 10  # rows that do not match
 
@@ -22,8 +22,8 @@ def submit(
     manifest = bundle.submit(db, suite, out)
     size = out.stat().st_size / 2**20
     n = manifest.counts
-    print(f"{out}: suite {manifest.suite}, {n['points']} points, {n['generations']} generations, {size:.1f} MB")
-    print(
+    say(f"{out}: suite {manifest.suite}, {n['points']} points, {n['generations']} generations, {size:.1f} MB")
+    say(
         "It tells the commands that were run and what machine ran them; read manifest.json in it before you hand it on."
     )
 
@@ -37,21 +37,21 @@ def verify(
     """Check a bundle: what it says, its schema and keys, and whether its scores follow from its completions."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # a bundle names models: nothing is fetched because it says so
     from bench import engines
-    from bench.cli.common import quieten
     from bench.progress import on_terminal
     from bench.submissions.verify import verify as verified
+    from lerpbench.api import quieten
 
     quieten()
     report = verified(bundle, sample, seed, engines.device(), on_terminal, extract)
     for name, what in report.checked:
-        print(f"right    {name}: {what}")
+        say(f"right    {name}: {what}")
     for name, why in report.skipped:
-        print(f"skipped  {name}: {why}")
+        say(f"skipped  {name}: {why}")
     for mismatch in report.mismatches[:SHOWN]:
-        print(f"WRONG    {mismatch}")
+        say(f"WRONG    {mismatch}")
     if report.mismatches:
         more = len(report.mismatches) - SHOWN
-        print(f"{bundle}: does not verify{f'; {more} more rows do not match' if more > 0 else ''}")
+        say(f"{bundle}: does not verify{f'; {more} more rows do not match' if more > 0 else ''}")
         raise typer.Exit(1)
     left = f", but for the {len(report.skipped)} things skipped" if report.skipped else ""
-    print(f"{bundle}: verified{left}" + (f"; its database is {extract}" if extract else ""))
+    say(f"{bundle}: verified{left}" + (f"; its database is {extract}" if extract else ""))

@@ -47,10 +47,11 @@ def find_suite(name: str) -> Path:
     return packaged
 
 
-def load_suite(name: str, methods: Registry[Any], evaluators: Registry[Any]) -> Suite:
-    """Read and check a suite: every name is known, every parameter is valid.  Raises UserError."""
-    path = find_suite(name)
-    raw = read_yaml(path)
+def load_suite(suite: str | Mapping[str, Any], methods: Registry[Any], evaluators: Registry[Any]) -> Suite:
+    """Check a suite, of a name or path or as the mapping that its file holds: every name is known, every parameter is
+    valid.  A mapping's paths are relative to the working folder.  Raises UserError."""
+    path = find_suite(suite) if isinstance(suite, str) else Path("suite")
+    raw = read_yaml(path) if isinstance(suite, str) else suite
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping with the keys {', '.join(Suite.model_fields)}")
     if odd := [key for key in raw if not isinstance(key, str)]:
@@ -65,13 +66,13 @@ def load_suite(name: str, methods: Registry[Any], evaluators: Registry[Any]) -> 
     kinds = (Suite, PromptSource, Sampling, FinetuneSpec, ExpertData)
     known = [field for kind in kinds for field in kind.model_fields]
     try:
-        suite = Suite(**raw)
+        found = Suite(**raw)
     except ValidationError as error:
         raise explain(error, f"{path}: ", known) from error
-    if not suite.prompts:
+    if not found.prompts:
         raise UserError(f"{path}: prompts: expected at least one prompt set")
-    _check_experts(suite, path)
-    return _resolve_paths(suite, Path.cwd() if path.parent == PACKAGED else path.resolve().parent)
+    _check_experts(found, path)
+    return _resolve_paths(found, Path.cwd() if path.parent == PACKAGED else path.resolve().parent)
 
 
 class _Loader(yaml.SafeLoader):

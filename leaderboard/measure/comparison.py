@@ -9,11 +9,10 @@ import numpy as np
 
 from bench.registry import suggest
 from bench.schema import Number, UserError
-from bench.stats import LEVEL, Floats, holm, with_interval
+from bench.stats import Floats, holm, with_interval
 from leaderboard.measure.iso import measure
 from leaderboard.measure.levels import Entry, Level, at_places
 from leaderboard.measure.rank import find_series, rank
-from leaderboard.numbers import between, number
 from leaderboard.read.board import ALL, Board
 from leaderboard.read.merge import load_boards
 from leaderboard.read.query import open_stores
@@ -136,15 +135,3 @@ def p_value(resampled: Floats) -> float:
     n = len(resampled)
     beyond = min(int((resampled <= 0).sum()), int((resampled >= 0).sum()))
     return min(1.0, 2 * (beyond + 1) / (n + 1))
-
-
-def describe(comparison: Comparison) -> list[str]:
-    """The comparison as lines of text for a terminal."""
-    level = f"{100 * LEVEL:g} % interval"
-    lines = [f"{comparison.suite} on {comparison.engine}: {comparison.a} minus {comparison.b}"]
-    lines.append(f"{'metric':24}{'A':>10}{'B':>10}{'A - B':>10}  {level:22}{'n':>6}{'p (Holm)':>10}")
-    for d in comparison.differences:
-        values = "".join(f"{number(value):>10}" for value in (d.a, d.b, d.difference.value))
-        n, p = d.difference.n_total, number(d.p_holm)
-        lines.append(f"{d.metric:24}{values}  {between(d.difference):22}{n:>6}{p:>10}")
-    return lines

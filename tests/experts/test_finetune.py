@@ -18,10 +18,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import evaluators
-import methods
+import lerpbench as lb
 from bench import engines
-from bench.cli import running
-from bench.cli.finetuning import finetune as command
 from bench.experts import plan as planned
 from bench.experts import train as training
 from bench.experts.leaks import normalised, require_no_leak
@@ -30,7 +28,6 @@ from bench.experts.train import Workshop, finetune
 from bench.progress import Advance, silent
 from bench.schema import FinetuneSpec, Prompt, Recipe, Suite, UserError
 from bench.store.write import Store
-from bench.suite.load import load_suite
 from methods.base import weights as weights_recipe
 from tools import reviews
 
@@ -84,7 +81,7 @@ def written(folder: Path, trio: dict[str, Path], rates: str = "[1e-3]", steps: s
 
 
 def load(path: Path) -> Suite:
-    return load_suite(str(path), methods.registry(), evaluators.registry())
+    return lb.load(path)
 
 
 def plans(path: Path) -> list[PlannedExpert]:
@@ -361,7 +358,7 @@ def test_killed_and_called_again_then_run(folder: Path, tiny_trio: dict[str, Pat
     """kill -9 after the first finished trial: it is not repeated, and the suite runs on the experts as it is."""
     path, db = written(folder, tiny_trio, rates="[1e-3, 1e-4]", steps="20"), folder / "r.db"
     with pytest.raises(UserError, match="run `lerpbench finetune SUITE` first"):
-        running.run(str(path), db, folder / "site", "transformers")
+        lb.run(path, db, engine="transformers")
     calling = [sys.executable, "-m", "bench.cli", "finetune", str(path), "--db", str(db)]
     killed = subprocess.Popen(calling, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     records = list(plans(path)[0].trials)
@@ -374,7 +371,7 @@ def test_killed_and_called_again_then_run(folder: Path, tiny_trio: dict[str, Pat
     done = subprocess.run(calling, capture_output=True, text=True, check=True, timeout=300)
     assert "trial 1 of 2" not in done.stderr.partition("antiexpert")[0] and records[0].record_path.read_bytes() == first
     assert done.stdout.count("chosen") == 2
-    running.run(str(path), db, folder / "site", "transformers")
+    lb.run(path, db, engine="transformers")
     with sqlite3.connect(db) as connection:
         members = connection.execute("SELECT checkpoints FROM mixtures").fetchall()
         digests = connection.execute(
@@ -385,7 +382,7 @@ def test_killed_and_called_again_then_run(folder: Path, tiny_trio: dict[str, Pat
 
 def test_a_suite_without_the_section_is_told_so(tiny_suite: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="suite tiny has no finetune section"):
-        command(str(tiny_suite), tmp_path / "r.db")
+        lb.finetune(tiny_suite, tmp_path / "r.db")
 
 
 # ---------------------------------------------------------------------------------------------- what it is for
@@ -409,7 +406,7 @@ def test_between_the_experts_the_attribute_rises_with_alpha(folder: Path, tiny_t
 
 
 def test_the_packaged_example_does_not_leak() -> None:
-    suite = load_suite("mini-finetune", methods.registry(), evaluators.registry())
+    suite = lb.load("mini-finetune")
     nll = evaluators.registry().create("nll", {})
     require_no_leak(learned(plan_experts(suite, given_checkpoints(suite))), {"nll": nll.held_out()})
 

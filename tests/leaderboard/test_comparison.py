@@ -10,7 +10,7 @@ from toyboard import MakeDatabase, make_suite
 from bench import stats
 from bench.schema import UserError
 from bench.stats import bootstrap_ratios, bootstrap_weights, interval
-from leaderboard.measure.comparison import compare, describe, p_value
+from leaderboard.measure.comparison import compare, p_value
 from leaderboard.measure.pareto import areas, dominated_area, front, pareto_places
 from leaderboard.measure.rank import find_series
 from leaderboard.read.query import open_stores, read_boards
@@ -54,7 +54,6 @@ def test_compare_two_settings(toy_database: Path) -> None:
     assert sentiment.difference.low is not None and sentiment.difference.low > 0
     assert sentiment.p_holm >= sentiment.p
     assert "nll_positive" not in by_metric
-    assert any("sentiment" in line for line in describe(found))
 
 
 def test_compare_methods_by_their_reach(toy_database: Path) -> None:

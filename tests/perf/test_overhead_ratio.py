@@ -7,15 +7,14 @@ import time
 
 import pytest
 
-import evaluators
+import lerpbench as lb
 import methods
 from bench import engines
 from bench.overhead.ledger import Cell
 from bench.overhead.stopwatch import time_suite
 from bench.progress import silently
-from bench.run.prepare import Work, prepare
+from bench.run.prepare import Work
 from bench.schema import OverheadRecord, OverheadSpec
-from bench.suite.load import load_suite
 
 MAIN = "time_per_output_token_s"
 SPEC = OverheadSpec()
@@ -23,9 +22,7 @@ SPEC = OverheadSpec()
 
 @pytest.fixture(scope="module")
 def work() -> Work:
-    registries = methods.registry(), evaluators.registry()
-    suite = load_suite("mini", *registries).model_copy(update={"evaluators": ()})
-    return prepare(suite, *registries, "transformers", engines.engine_version("transformers"))
+    return lb.prepare(lb.load("mini").model_copy(update={"evaluators": ()}), "transformers")
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,22 @@
 import numpy as np
 from pydantic import Field
 
-from bench.progress import Advance, silent
-from bench.schema import Metric, Recipe
-from bench.serving import ServedModel
-from bench.stats import ratio_statistic
-from evaluators.base import Judgement, ProbeEvaluator, Samples, TextEvaluator
-from evaluators.judges import Judges
-from methods.base import FiniteFloat, Method, weights
+from lerpbench import (
+    Advance,
+    FiniteFloat,
+    Judgement,
+    Judges,
+    Method,
+    Metric,
+    ProbeEvaluator,
+    Recipe,
+    Samples,
+    ServedModel,
+    TextEvaluator,
+    ratio_statistic,
+    silent,
+    weights,
+)
 
 
 class TaskVector(Method):

@@ -13,16 +13,14 @@ from typing import Any
 
 import pytest
 
-import evaluators
-import methods
+import lerpbench as lb
 from bench import engines
 from bench.engines.transformers import TransformersEngine
 from bench.progress import silently
-from bench.run.prepare import Work, prepare, status
+from bench.run.prepare import Work, status
 from bench.run.stages import Run
 from bench.schema import Recipe, UserError
 from bench.store.write import Store
-from bench.suite.load import load_suite
 from evaluators.judges import Judges
 from leaderboard.show.render import render
 
@@ -35,8 +33,7 @@ def varied(suite: Path, folder: Path, change: Callable[[str], str]) -> Path:
 
 
 def prepared(suite: Path, only: Sequence[str] = (), limit: int | None = None) -> Work:
-    registries = methods.registry(), evaluators.registry()
-    return prepare(load_suite(str(suite), *registries), *registries, "transformers", 1, only, limit)
+    return lb.prepare(suite, "transformers", only, limit)
 
 
 class CountingEngines:

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-import evaluators
+import lerpbench as lb
 import methods
 from bench.schema import Suite, UserError
-from bench.suite.load import load_suite, packaged_suites
+from bench.suite.load import packaged_suites
 from bench.suite.points import plan_points
 
 
 def load(path: Path | str) -> Suite:
-    return load_suite(str(path), methods.registry(), evaluators.registry())
+    return lb.load(path)
 
 
 def written(folder: Path, body: str) -> Path:

@@ -1,0 +1,380 @@
+"""The commands as functions: suite, engine, store and leaderboard meet here and nowhere else.
+
+A suite is given by a packaged one's name, by the path of a YAML file, as the mapping that such a file holds, or as a
+`Suite`.  Results come back as rows, a list of dicts, which pandas, polars and `datasets.Dataset.from_list` take.
+A user's mistake raises `UserError`.
+"""
+
+import json
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import evaluators
+import methods
+from bench.progress import Advance, Task, on_terminal, silent
+from bench.schema import Estimate, Metric, OverheadSpec, Prompt, Recipe, Suite, UserError
+from bench.serving import ServedModel
+from bench.stats import ratio_statistic
+from bench.suite.load import load_suite
+from evaluators.base import (
+    CheckpointEvaluator,
+    ContrastEvaluator,
+    Judgement,
+    ProbeEvaluator,
+    Samples,
+    TextEvaluator,
+)
+from evaluators.judges import Judges
+from methods.base import FiniteFloat, Method, logits, weights
+
+if TYPE_CHECKING:
+    from bench.run.parity import ParityReport
+    from bench.run.prepare import Work
+    from bench.run.stages import Stage
+    from bench.run.worker import EngineFactory
+    from bench.schema import OverheadRecord
+    from bench.store.write import Store
+    from lerpbench.extent import Extent
+
+__all__ = [
+    "Advance", "CheckpointEvaluator", "ContrastEvaluator", "Estimate", "FiniteFloat", "Judgement", "Judges", "Method",
+    "Metric", "Outcome", "OverheadSpec", "ProbeEvaluator", "Prompt", "Recipe", "Samples", "ServedModel", "Suite",
+    "TextEvaluator", "UserError",
+    "compare", "completions", "costs", "finetune", "load", "logits", "machine", "overhead", "parity", "plan", "prepare",
+    "ratio_statistic", "render", "results", "run", "silent", "weights",
+]  # fmt: skip
+
+AnySuite = str | Path | Mapping[str, Any] | Suite
+AnyPath = str | Path
+Rows = list[dict[str, Any]]
+STAGES: "tuple[Stage, ...]" = ("generate", "probe", "evaluate")
+
+
+# ------------------------------------------------------------------------------------------------ before a run
+
+
+def load(suite: AnySuite) -> Suite:
+    """The suite, checked: every name is known, every parameter is valid."""
+    if isinstance(suite, Suite):
+        return suite
+    return load_suite(str(suite) if isinstance(suite, Path) else suite, methods.registry(), evaluators.registry())
+
+
+def prepare(
+    suite: AnySuite, engine: str = "auto", only: Sequence[str] | None = None, limit_prompts: int | None = None
+) -> "Work":
+    """Everything that a run depends on found and checked; nothing is written.
+
+    `engine`: auto, transformers or vllm.  `only`: these methods of the suite.  `limit_prompts`: the first of each set.
+    """
+    from bench import engines
+    from bench.run import prepare as preparing
+
+    chosen = engines.choose(engine)
+    registries = methods.registry(), evaluators.registry()
+    return preparing.prepare(
+        load(suite), *registries, chosen, engines.engine_version(chosen), tuple(only or ()), limit_prompts
+    )
+
+
+def plan(
+    suite: AnySuite = "mini",
+    db: AnyPath = "results.db",
+    engine: str = "auto",
+    only: Sequence[str] | None = None,
+    limit_prompts: int | None = None,
+) -> "Extent":
+    """How much a run would do, what of it is stored, the room and the time it takes; see `lerpbench.extent`."""
+    from lerpbench.extent import measured
+
+    return measured(load(suite), Path(db), lambda found: prepare(found, engine, only, limit_prompts), only or (),
+                    limit_prompts)  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    """What this process runs with: packages, processor, memory, device, threads, commit; stored with every run."""
+    import torch
+
+    from bench import engines, environment
+
+    device = engines.device()
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    return environment.describe(name, torch.get_num_threads())
+
+
+# ------------------------------------------------------------------------------------------------ runs
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did: the suite's name and engine on the board, and what went wrong at some points."""
+
+    db: Path
+    suite: str
+    engine: str
+    broken: Mapping[str, Sequence[str]]  # a plugin's evaluator -> what broke, point by point
+    overhead: "Sequence[OverheadRecord]"  # timed by this run
+
+    @property
+    def rows(self) -> Rows:
+        """The suite's results, as `results` gives them."""
+        return results(self.db, self.suite, self.engine)
+
+
+def run(
+    suite: AnySuite = "mini",
+    db: AnyPath = "results.db",
+    *,
+    site: AnyPath | None = None,
+    engine: str = "auto",
+    only: Sequence[str] | None = None,
+    limit_prompts: int | None = None,
+    stages: "Collection[Stage]" = STAGES,
+    task: Task = on_terminal,
+    command: str = "",
+) -> Outcome:
+    """Generate and judge a suite into a database, and write the leaderboard's pages where `site` is given.
+
+    What is stored already is not made again, so that a run that was stopped goes on.  `stages`: some of generate,
+    probe, evaluate.  `task` shows progress (`bench.progress`); `command` goes on record.
+    """
+    from bench.run.stages import Run
+
+    if site is not None:
+        require_folder(Path(site))
+    work = prepare(suite, engine, only, limit_prompts)
+    command = command or f"lerpbench.run({work.suite.name!r})"
+    device = _device()
+    with closing(_store(db)) as store:
+        one_run = Run(work, store, _environment(store), task, command)
+        one_run.execute(_opener(work, device), Judges(device), stages)
+        spec, whole = work.suite.overhead, work.complete and set(STAGES) <= set(stages)
+        timed = _timed(work, work.suite, store, spec, task, command, again=False) if spec and whole else []
+    if site is not None:
+        render(db, site)
+    return Outcome(Path(db), work.suite.name, work.engine, one_run.broken, timed)
+
+
+def overhead(
+    suite: AnySuite = "mini",
+    db: AnyPath = "results.db",
+    *,
+    engine: str = "auto",
+    spec: OverheadSpec | None = None,
+    task: Task = on_terminal,
+    command: str = "",
+) -> "Sequence[OverheadRecord]":
+    """Time what each method costs over the base, on a quiet machine; see docs/OVERHEAD.md.
+
+    `spec` takes the place of the suite's `overhead` section.
+    """
+    found = load(suite)
+    work = prepare(found.model_copy(update={"evaluators": ()}), engine)  # timing needs no judge
+    command = command or f"lerpbench.overhead({found.name!r})"
+    with closing(_store(db)) as store:
+        return _timed(work, found, store, spec or found.overhead or OverheadSpec(), task, command, again=True)
+
+
+def parity(
+    suite: AnySuite = "mini",
+    db: AnyPath = "results.db",
+    *,
+    only: Sequence[str] | None = None,
+    limit_prompts: int | None = None,
+    task: Task = on_terminal,
+) -> "ParityReport":
+    """Whether the transformers and the vLLM engine agree on a suite's points; the report is stored too."""
+    from bench.run.parity import judged_by
+    from bench.run.parity import parity as compared
+
+    work = prepare(suite, "vllm", only, limit_prompts)
+    device = _device()
+    judge = judged_by([item.evaluator for item in work.looking_at("completions")], Judges(device))
+    with closing(_store(db)) as store, task("Comparing engines", 2 * len(work.points)) as advance:
+        report = compared(
+            work.suite, work.points, work.prompts, _opener(work, device, "transformers"), _opener(work, device), judge,
+            device, advance,
+        )  # fmt: skip
+        values = report.model_dump(mode="json")
+        store.add_parity(store.suite(work.suite), ("transformers", "vllm"), report.passed, values, _environment(store))
+    return report
+
+
+def finetune(suite: AnySuite = "mini-finetune", db: AnyPath = "results.db", *, task: Task = on_terminal) -> Rows:
+    """Make the suite's experts from its base, each the best of a grid of trials; finished trials are not repeated.
+
+    A row a trial, with the folder of its weights where they were kept.  See docs/FINETUNING.md.
+    """
+    from bench.experts.leaks import require_no_leak
+    from bench.experts.plan import given_checkpoints, learned, plan_experts
+
+    found = load(suite)
+    if found.finetune is None:
+        raise UserError(f"suite {found.name} has no finetune section, so it has no experts to make")
+    experts = plan_experts(found, given_checkpoints(found))
+    judging = {spec.name: evaluators.registry().create(spec.name, spec.options) for spec in found.evaluators}
+    require_no_leak(learned(experts), {name: evaluator.held_out() for name, evaluator in judging.items()})
+    quieten()
+    from bench.experts.train import Workshop
+    from bench.experts.train import finetune as train
+
+    with closing(_store(db)) as store:
+        train(experts, Workshop(_device(), found.finetune.device_batch_size, task, machine()), store,
+              store.suite(found))  # fmt: skip
+    return [
+        {"expert": expert.name, **record.trial.model_dump(), "perplexity": record.perplexity,
+         "perplexity_of_base": record.validations[0][1], "n_train": record.n_train,
+         "n_validation": record.n_validation, "n_cut": record.n_cut, "duration_s": record.duration_s,
+         "chosen": best is not None and record.key == best.key,
+         "folder": str(trial.model) if trial.is_kept else None}
+        for expert in experts
+        for best in [expert.best()]
+        for trial in expert.trials
+        if (record := trial.record) is not None
+    ]  # fmt: skip
+
+
+def _timed(
+    work: "Work", suite: Suite, store: "Store", spec: OverheadSpec, task: Task, command: str, *, again: bool
+) -> "Sequence[OverheadRecord]":
+    """Time the suite's methods into the store; without `again`, only where it was not done yet."""
+    from bench.overhead.stopwatch import is_timed, time_suite
+
+    suite_id = store.suite(suite)
+    if not again and is_timed(store, suite_id, work.engine):
+        return []
+    device, environment_id = _device(), _environment(store)
+    run_id = store.start_run(suite_id, work.engine, environment_id, command)
+    records = time_suite(
+        suite, spec, work.points, methods.registry(), work.prompts, work.checkpoints, _opener(work, device), device,
+        task,
+    )  # fmt: skip
+    store.add_overhead(suite_id, work.engine, records, environment_id, replace=True)
+    store.finish_run(run_id)
+    return records
+
+
+def _device() -> str:
+    from bench import engines
+
+    return engines.device()
+
+
+def _opener(work: "Work", device: str, engine: str | None = None) -> "EngineFactory":
+    """What opens an engine, by default the work's own, on the work's checkpoints."""
+    from bench import engines
+
+    quieten()
+    return lambda: engines.engine_class(engine or work.engine)(work.checkpoints, work.suite.dtype, device)
+
+
+def _store(db: AnyPath) -> "Store":
+    from bench.store.write import Store
+
+    return Store.open(db)
+
+
+def _environment(store: "Store") -> int:
+    from bench import environment
+
+    facts = machine()
+    return store.environment(facts, environment.digest(facts))
+
+
+def quieten() -> None:
+    """Keep the libraries' own notes and bars off the terminal."""
+    import datasets
+    from transformers.utils import logging
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+def require_folder(folder: Path, option: str = "site") -> None:
+    """Raise UserError unless the folder, which the option names, can be made and written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".lerpbench"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}); choose another folder with {option}"
+        ) from error
+
+
+# ------------------------------------------------------------------------------------------------ what was measured
+
+
+def results(db: AnyPath = "results.db", suite: str | None = None, engine: str | None = None) -> Rows:
+    """The view `results`: an estimate a row, with its 95 % interval, for every point, metric and prompt set.
+
+    `prompts` is None for all prompts together.  `params` is the point's parameters as text, and each parameter has a
+    column of its own besides, None where a method lacks it.
+    """
+    return _with_parameters(list(_view("results", db, suite, engine)))
+
+
+def completions(db: AnyPath = "results.db", suite: str | None = None, engine: str | None = None) -> Rows:
+    """The view `completions`: a text a row, with its prompt; parameters as in `results`."""
+    return _with_parameters(list(_view("completions", db, suite, engine)))
+
+
+def costs(db: AnyPath = "results.db", suite: str | None = None, engine: str | None = None) -> Rows:
+    """The view `overhead`: what was timed, a metric a row, and its ratio to the base's."""
+    return list(_view("overhead", db, suite, engine))
+
+
+def _view(view: str, db: AnyPath, suite: str | None, engine: str | None) -> Iterator[dict[str, Any]]:
+    from leaderboard.read.query import open_stores
+
+    with open_stores([Path(db)]) as (store,):
+        found = store.db.execute(
+            f"SELECT * FROM {view} WHERE coalesce(suite = ?, 1) AND coalesce(engine = ?, 1)", [suite, engine]
+        )
+        columns = [column[0] for column in found.description]
+        for row in found:
+            yield dict(zip(columns, row, strict=True))
+
+
+def _with_parameters(rows: Rows) -> Rows:
+    read = {text: json.loads(text) for text in dict.fromkeys(row["params"] for row in rows)}
+    columns = [name for name in dict.fromkeys(key for params in read.values() for key in params)]
+    return [{**{name: read[row["params"]].get(name) for name in columns}, **row} for row in rows]
+
+
+def compare(
+    a: str, b: str, db: AnyPath | Sequence[AnyPath] = "results.db", *, suite: str | None = None, prompts: str = ""
+) -> Rows:
+    """Paired differences a - b on the same prompts: a row a board and metric, with interval, p and Holm's correction.
+
+    a and b are settings such as `g2(alpha=0.5)`, or methods, which stand for where they reach furthest.
+    """
+    from leaderboard.measure.comparison import compare as compared
+
+    return [
+        {"suite": found.suite, "engine": found.engine, "a": found.a, "b": found.b, "metric": d.metric,
+         "value_a": d.a, "value_b": d.b, "difference": d.difference.value, "low": d.difference.low,
+         "high": d.difference.high, "n": d.difference.n_total, "p": d.p, "p_holm": d.p_holm}
+        for found in compared(_paths(db), a, b, suite=suite, prompts=prompts)
+        for d in found.differences
+    ]  # fmt: skip
+
+
+def render(db: AnyPath | Sequence[AnyPath] = "results.db", site: AnyPath = "site") -> Path:
+    """Write the leaderboard's pages of one or several databases; the path of the first page."""
+    from leaderboard.show.render import render as rendered
+
+    require_folder(Path(site))
+    rendered(_paths(db), Path(site))
+    return Path(site) / "index.html"
+
+
+def _paths(db: AnyPath | Sequence[AnyPath]) -> list[Path]:
+    return [Path(db)] if isinstance(db, str | Path) else [Path(path) for path in db]

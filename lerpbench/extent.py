@@ -1,0 +1,87 @@
+"""How much a suite asks for: points, completions, room and time, and what of it is stored; nothing is written."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import methods
+from bench.run import forecast
+from bench.run.prepare import Status, Work, status
+from bench.schema import Point, Suite, UserError, canonical_json
+from bench.store.write import Store
+from bench.suite.points import plan_points
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What a run would do.  Where models or prompts are not here, `missing` says so, and the rest is what is known."""
+
+    suite: str
+    points: Sequence[Point]
+    mixtures: int
+    samples: int
+    prompts: int | None  # at most so many where something is missing; None where that is unknown
+    to_do: int | None  # completions
+    room_bytes: float | None  # that they take at most, with three scores each
+    free_bytes: int  # where the database is
+    stored: Status | None = None
+    seconds: float | None = None  # at the rates of this suite's runs in the database; None: there are none
+    model_tokens_per_s: float | None = None
+    missing: UserError | None = None
+
+    @property
+    def completions_per_mixture(self) -> int | None:
+        return None if self.prompts is None else self.prompts * self.samples
+
+
+def measured(
+    suite: Suite, db: Path, prepare: Callable[[Suite], Work], only: Sequence[str], limit: int | None
+) -> Extent:
+    """The extent of a suite, also where its models or prompts are not here."""
+    points = plan_points(suite, methods.registry(), only)
+    folder = db.resolve().parent
+    if not folder.is_dir():
+        raise UserError(f"{db}: the folder {folder} does not exist")
+    free = shutil.disk_usage(folder).free
+    try:
+        work = prepare(suite)
+    except UserError as error:
+        return _declared(suite, points, limit, free, error)
+    with closing(Store.read(db)) if db.exists() else nullcontext() as store:
+        return _prepared(work, suite.name, store, free)
+
+
+def _declared(suite: Suite, points: Sequence[Point], limit: int | None, free: int, missing: UserError) -> Extent:
+    """By what the suite says itself."""
+    mixtures = len({canonical_json(point.recipe.model_dump(mode="json")) for point in points})
+    prompts = forecast.declared_prompts(list(suite.prompts.values()), limit)
+    to_do = None if prompts is None else prompts * suite.sampling.samples * mixtures
+    room = None if to_do is None else forecast.bytes_to_do(to_do, suite.sampling)
+    return Extent(suite.name, points, mixtures, suite.sampling.samples, prompts, to_do, room, free, missing=missing)
+
+
+def _prepared(work: Work, name: str, store: Store | None, free: int) -> Extent:
+    found = status(work, store)
+    recipes = {planned.generation: planned.point.recipe for planned in work.planned}
+    left = [r for key, r in recipes.items() if store is None or store.generation_id(key) is None]
+    to_do = len(left) * work.completions_per_point
+    asked = [
+        (item.name, canonical_json(item.options)) for item in work.evaluators
+        if item.evaluator.looks_at != "checkpoints"
+    ]  # fmt: skip
+    rates = None if store is None else forecast.measured_rates(store, name, work.engine, asked)
+    return Extent(
+        suite=work.suite.name,
+        points=work.points,
+        mixtures=len(recipes),
+        samples=work.suite.sampling.samples,
+        prompts=len(work.prompts),
+        to_do=to_do,
+        room_bytes=forecast.bytes_to_do(to_do, work.suite.sampling),
+        free_bytes=free,
+        stored=found,
+        seconds=None if rates is None else forecast.seconds_to_do(left, work.completions_per_point, rates),
+        model_tokens_per_s=None if rates is None else rates.model_tokens_per_s,
+    )
