@@ -111,11 +111,12 @@ def machine() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did: the suite's name and engine on the board, and what went wrong at some points."""
+    """What a run did: the suite's name and engine on the board, and what failed while all else was stored."""
 
     db: Path
     suite: str
     engine: str
+    failed: Mapping[str, str]  # a point's label -> why its mixture cannot be used
     broken: Mapping[str, Sequence[str]]  # a plugin's evaluator -> what broke, point by point
     overhead: "Sequence[OverheadRecord]"  # timed by this run
 
@@ -123,6 +124,15 @@ class Outcome:
     def rows(self) -> Rows:
         """The suite's results, as `results` gives them."""
         return results(self.db, self.suite, self.engine)
+
+    @property
+    def problems(self) -> list[str]:
+        """What failed and what broke, a line each."""
+        broken = (
+            f"evaluator {name!r} broke at {places[0]}" + (f", and at {len(places) - 1} more" if places[1:] else "")
+            for name, places in self.broken.items()
+        )
+        return [*(f"{label} failed: {reason}" for label, reason in self.failed.items()), *broken]
 
 
 def run(
@@ -156,7 +166,7 @@ def run(
         timed = _timed(work, work.suite, store, spec, task, command, again=False) if spec and whole else []
     if site is not None:
         render(db, site)
-    return Outcome(Path(db), work.suite.name, work.engine, one_run.broken, timed)
+    return Outcome(Path(db), work.suite.name, work.engine, one_run.failed, one_run.broken, timed)
 
 
 def overhead(

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -53,10 +53,10 @@ class Screen(Console):
 out = Screen(markup=False, width=None if sys.stdout.isatty() else 140)
 
 
-def say(*lines: object) -> None:
-    """Print lines; what is in them stays on its line."""
+def say(*lines: object, file: TextIO | None = None) -> None:
+    """Print lines, by default on standard output; what is in a line stays there."""
     for line in lines:
-        print(shown(line))
+        print(shown(line), file=file)
 
 
 def this_command() -> str:

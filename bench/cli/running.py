@@ -1,14 +1,16 @@
 """Commands that generate and judge: run, generate, evaluate, and plan before them."""
 
-from collections.abc import Mapping, Sequence
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.table import Table
 
 from bench.cli.common import SiteOption, on_suite, out, say, this_command
 
 if TYPE_CHECKING:
+    from lerpbench.api import Outcome
     from lerpbench.extent import Extent
 
 
@@ -17,7 +19,7 @@ def run(site: SiteOption = Path("site"), **job: Any) -> None:
     """Generate, judge and render a suite; what is stored already is not made again.
 
     A run that was stopped goes on where it was: give the same command again. `lerpbench plan` says before how long it
-    takes; `--limit-prompts 4` is a quick first look.
+    takes; `--limit-prompts 4` is a quick first look. Exits with 1 where some points failed, and lists them.
     """
     import lerpbench
     from bench.cli.timing import show_overhead
@@ -27,7 +29,7 @@ def run(site: SiteOption = Path("site"), **job: Any) -> None:
     if outcome.overhead:
         show_overhead(outcome.overhead, f"suite {outcome.suite} on {outcome.engine}")
     say(f"leaderboard: {site / 'index.html'}")
-    report(outcome.broken)
+    report(outcome)
 
 
 @on_suite
@@ -37,6 +39,7 @@ def generate(**job: Any) -> None:
 
     outcome = lerpbench.run(**job, stages=["generate"], command=this_command())
     say(f"results: {outcome.db}")
+    report(outcome)
 
 
 @on_suite
@@ -49,7 +52,7 @@ def evaluate(**job: Any) -> None:
 
     outcome = lerpbench.run(**job, stages=["probe", "evaluate"], command=this_command())
     say(f"results: {outcome.db}")
-    report(outcome.broken)
+    report(outcome)
 
 
 @on_suite
@@ -98,13 +101,9 @@ def described(extent: "Extent", db: Path) -> list[str]:
                     "known"]  # fmt: skip
 
 
-def report(broken: Mapping[str, Sequence[str]]) -> None:
-    """Raise UserError if a plugin's evaluator broke, when all else is done."""
-    from bench.schema import UserError
-
-    told = [
-        f"evaluator {name!r} broke at {places[0]}" + (f", and at {len(places) - 1} more" if len(places) > 1 else "")
-        for name, places in broken.items()
-    ]
-    if told:
-        raise UserError("; ".join(told) + "; all else is stored")
+def report(outcome: "Outcome") -> None:
+    """List what went wrong while all else was stored, and exit with 1; nothing where nothing did."""
+    if outcome.problems:
+        say(*(f"lerpbench: {problem}" for problem in outcome.problems), file=sys.stderr)
+        say("lerpbench: all else is stored; the same command tries these again", file=sys.stderr)
+        raise typer.Exit(1)

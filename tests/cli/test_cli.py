@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
+
+from bench.cli.common import Screen
+from bench.terminal import shown
 
 
 def lerpbench(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -72,6 +76,35 @@ def test_a_spoiled_suite_is_refused(suite: Path, old: str, new: str, message: st
     assert old in suite.read_text()
     suite.write_text(suite.read_text().replace(old, new, 1))
     refused(lerpbench("plan", suite), message)
+
+
+def test_a_point_that_fails_is_listed_and_the_rest_is_there(suite: Path, tmp_path: Path) -> None:
+    suite.write_text(suite.read_text().replace("alpha: [0, 0.5, 1]", "alpha: [0, 1.0e+30]"))
+    arguments = (suite, "--db", tmp_path / "r.db", "--site", tmp_path / "site", "--limit-prompts", 1)
+    result = lerpbench("run", *arguments, "--only", "g1")
+    assert result.returncode == 1
+    told = [line for line in result.stderr.splitlines() if line.startswith("lerpbench: ")]
+    assert len(told) == 2 and told[0].startswith("lerpbench: g1(alpha=1e+30) failed: ")
+    assert (tmp_path / "site" / "index.html").is_file()
+
+
+def test_a_name_with_an_escape_is_shown_as_text(tmp_path: Path) -> None:
+    refused(lerpbench("plan", "./\x1b[2Jgone\n.yaml"), "./\\x1b[2Jgone\\n.yaml: no such suite file")
+
+
+def test_a_table_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("\x1b]0;title\x07", title="\x9b2J")
+    table.add_row("a\u202eb")
+    Screen(force_terminal=True, width=60).print(table)
+    printed = capsys.readouterr().out
+    assert "\\x1b]0;t" in printed and "\\x9b2J" in printed and "a\\u202eb" in printed
+    assert not {"\x1b]", "\x9b", "\u202e"} & {printed[i : i + n] for n in (1, 2) for i in range(len(printed))}
+
+
+def test_a_long_line_is_cut_in_its_middle() -> None:
+    """600 characters are left: 400 of the beginning, 200 of the end."""
+    assert shown("a" * 500 + "b" * 500) == "a" * 400 + " [... 400 characters ...] " + "b" * 200
+    assert shown("c" * 600) == "c" * 600
 
 
 def test_an_empty_prompt_is_refused(suite: Path) -> None:
