@@ -345,12 +345,11 @@ def _view(view: str, db: AnyPath, suite: str | None, engine: str | None) -> Iter
     from leaderboard.read.query import open_stores
 
     with open_stores([Path(db)]) as (store,):
-        found = store.db.execute(
-            f"SELECT * FROM {view} WHERE coalesce(suite = ?, 1) AND coalesce(engine = ?, 1)", [suite, engine]
-        )
-        columns = [column[0] for column in found.description]
-        for row in found:
-            yield dict(zip(columns, row, strict=True))
+        columns = store.view_columns(view)
+        for values in store.view_rows(view):
+            row = dict(zip(columns, values, strict=True))
+            if suite in (None, row["suite"]) and engine in (None, row["engine"]):
+                yield row
 
 
 def _with_parameters(rows: Rows) -> Rows:

@@ -10,7 +10,7 @@ import methods
 from bench.run import forecast
 from bench.run.prepare import Status, Work, status
 from bench.schema import Point, Suite, UserError, canonical_json
-from bench.store.write import Store
+from bench.store.read import Reader
 from bench.suite.points import plan_points
 
 
@@ -49,7 +49,7 @@ def measured(
         work = prepare(suite)
     except UserError as error:
         return _declared(suite, points, limit, free, error)
-    with closing(Store.read(db)) if db.exists() else nullcontext() as store:
+    with closing(Reader.open(db)) if db.exists() else nullcontext() as store:
         return _prepared(work, suite.name, store, free)
 
 
@@ -62,7 +62,7 @@ def _declared(suite: Suite, points: Sequence[Point], limit: int | None, free: in
     return Extent(suite.name, points, mixtures, suite.sampling.samples, prompts, to_do, room, free, missing=missing)
 
 
-def _prepared(work: Work, name: str, store: Store | None, free: int) -> Extent:
+def _prepared(work: Work, name: str, store: Reader | None, free: int) -> Extent:
     found = status(work, store)
     recipes = {planned.generation: planned.point.recipe for planned in work.planned}
     left = [r for key, r in recipes.items() if store is None or store.generation_id(key) is None]

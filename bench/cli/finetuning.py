@@ -14,14 +14,15 @@ def finetune(suite: SuiteArgument = "mini-finetune", db: DbOption = Path("result
     repeated, and a run of the suite finds its experts by itself. docs/FINETUNING.md says more.
     """
     import lerpbench
+    from leaderboard.numbers import number
 
     rows = lerpbench.finetune(suite, db)
     table = Table("expert", "learning rate", "batch", "steps", "validation perplexity", "base's", "seconds", "")
     for row in rows:
         table.add_row(
             row["expert"], f"{row['learning_rate']:g}", str(row["batch_size"]), str(row["steps"]),
-            number(row["perplexity"]), number(row["perplexity_of_base"]), f"{row['duration_s']:.0f}",
-            "chosen" if row["chosen"] else "",
+            "not finite" if row["perplexity"] is None else number(row["perplexity"]),
+            number(row["perplexity_of_base"]), f"{row['duration_s']:.0f}", "chosen" if row["chosen"] else "",
         )  # fmt: skip
     out.print(table)
     for name in dict.fromkeys(row["expert"] for row in rows):
@@ -31,7 +32,3 @@ def finetune(suite: SuiteArgument = "mini-finetune", db: DbOption = Path("result
             + (f"; {cut} cut to the model's context" if cut else ""),
             *(f"{name}: {row['folder']}" for row in trials if row["chosen"]))  # fmt: skip
     say(f"records: {db}, view finetuning")
-
-
-def number(perplexity: float | None) -> str:
-    return "not finite" if perplexity is None else numbers.number(perplexity)

@@ -57,6 +57,8 @@ def compare(
     For example: lerpbench compare g2 dexperts, or lerpbench compare 'g2(alpha=0.5)' 'g2(alpha=1)'.
     """
     import lerpbench
+    from bench.schema import Number
+    from leaderboard.numbers import between, number
 
     rows = lerpbench.compare(a, b, db, suite=suite, prompts=prompts)
     for title in dict.fromkeys(map(_pair, rows)):
@@ -65,11 +67,10 @@ def compare(
             table.add_column(column, justify="right")
         for row in rows:
             if _pair(row) == title:
-                low, high = row["low"], row["high"]
+                interval = between(Number(row["difference"], row["low"], row["high"]))
                 table.add_row(
-                    row["metric"], *(f"{row[key]:.4g}" for key in ("value_a", "value_b", "difference")),
-                    "" if low is None or high is None else f"{low:.4g} to {high:.4g}",
-                    str(row["n"]), f"{row['p_holm']:.3g}",
+                    row["metric"], *(number(row[key]) for key in ("value_a", "value_b", "difference")), interval,
+                    str(row["n"]), number(row["p_holm"]),
                 )  # fmt: skip
         screen.print(table)
 
