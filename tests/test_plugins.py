@@ -77,7 +77,7 @@ def test_a_suite_uses_it_and_what_breaks_stops_nothing_else(lerpbench: Lerpbench
         (share,) = connection.execute(
             "SELECT value FROM results WHERE method = 'base' AND metric = 'shouting' AND prompts IS NULL"
         ).fetchone()
-    points = {("base", "{}"), ("task_vector", '{"alpha":0.5}'), ("task_vector", '{"alpha":1}')}
+    points = {("base", "{}"), ("task_vector", '{"alpha":0.5}'), ("task_vector", '{"alpha":1.0}')}
     metrics = {"shouting", *(f"distinct_{n}{kind}" for n in (1, 2, 3) for kind in ("", "_dexperts"))}
     assert {row[2] for row in rows} == metrics
     assert {row[:2] for row in rows} == points and len(rows) == len(points) * len(metrics)
