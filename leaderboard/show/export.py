@@ -3,7 +3,6 @@
 `database` tells rows of several databases apart; the other columns are the view's.
 """
 
-import csv
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from bench.schema import UserError
 from bench.store.read import Reader
 from leaderboard.read.merge import load_boards, short_names
 from leaderboard.read.query import open_stores
+from leaderboard.show import cells
 from leaderboard.show.card import card
 
 Format = Literal["csv", "json", "parquet", "markdown"]
@@ -80,9 +80,7 @@ def _write(path: Path, write: Callable[[Path], None]) -> Path:
 
 def write_csv(path: Path, columns: Sequence[str], found: Rows) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(found)
+        cells.write_csv(file, columns, found)
 
 
 def write_json(path: Path, columns: Sequence[str], found: Rows) -> None:

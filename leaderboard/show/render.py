@@ -1,6 +1,5 @@
 """Boards -> plain files: pages, Plotly's script once, data beside them.  Works from file:// and under any path."""
 
-import csv
 import io
 import json
 import os
@@ -38,6 +37,7 @@ from leaderboard.read.board import ALL, Board
 from leaderboard.read.merge import load_boards
 from leaderboard.read.query import open_stores
 from leaderboard.show import completions, figures
+from leaderboard.show.cells import write_csv
 
 MANIFEST = ".lerpbench-site.json"
 STAGE = ".lerpbench-site.partial"
@@ -324,9 +324,7 @@ def source_name(source: str) -> str:
 
 def results_csv(board: Board) -> str:
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(ResultRow._fields)
-    writer.writerows(board.rows)
+    write_csv(out, ResultRow._fields, board.rows)
     return out.getvalue()
 
 

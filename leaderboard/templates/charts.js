@@ -85,7 +85,10 @@
   function start(redraw) { // now, and when the reader's theme changes
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
     redraw();
-    if (location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
+    named(location.hash)?.scrollIntoView();
   }
-  window.lerpbench.charts = { data, number, plain, said, draw, start };
+  function named(hash) { // the element of an address; null for one that is none of ours
+    try { return document.getElementById(decodeURIComponent(hash.slice(1))); } catch { return null; }
+  }
+  window.lerpbench.charts = { data, number, plain, said, draw, start, named };
 })();

@@ -319,3 +319,11 @@ def test_several_boards_link_up(chromium: Browser, make_database: MakeDatabase, 
     chromium.wait("location.pathname.endsWith('one-transformers/index.html')")
     ready(chromium, "index")
     assert chromium.console() == []
+
+
+@pytest.mark.parametrize("page", ["index.html", "paper.html"])
+def test_an_address_that_is_none_raises_no_error(chromium: Browser, site: Path, page: str) -> None:
+    chromium.open((site / page).as_uri() + "#%E0%A4%A")
+    chromium.wait("document.querySelectorAll('.js-plotly-plot').length > 0")
+    assert chromium.run("return window.lerpbench.charts.named(location.hash)") is None
+    assert chromium.run("return window.lerpbench.charts.named('#main') === document.getElementById('main')")

@@ -1,6 +1,7 @@
 """Exported files hold the views, row for row; the model card holds the board, and the hub's own reader reads it."""
 
 import csv
+import io
 import json
 import sqlite3
 import tracemalloc
@@ -14,6 +15,7 @@ from pyarrow import parquet
 from toyboard import HOSTILE, MakeDatabase, make_suite
 
 from bench.schema import UserError
+from leaderboard.show.cells import write_csv
 from leaderboard.show.export import VIEWS, View, export, write_json, write_parquet
 
 
@@ -105,3 +107,11 @@ def test_a_title_cannot_break_the_card(make_database: MakeDatabase, tmp_path: Pa
     text = path.read_text(encoding="utf-8")
     assert "## --- # &lt;b>x&lt;/b> \\| y \\`z\\`\n" in text
     assert ModelCard(text).data.eval_results
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_cell_is_a_formula(cell: str) -> None:
+    out = io.StringIO()
+    write_csv(out, ["text", "value"], [(cell, -1.5), ("plain = text", None)])
+    (head, first, second) = csv.reader(io.StringIO(out.getvalue(), newline=""))
+    assert (head, first, second) == (["text", "value"], [f"'{cell}", "-1.5"], ["plain = text", ""])
