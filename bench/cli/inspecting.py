@@ -1,5 +1,7 @@
 """Commands that show what there is: suites, methods, evaluators, and this machine."""
 
+from contextlib import closing
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -43,8 +45,13 @@ def evaluators(name: Annotated[str | None, typer.Argument(help="show one evaluat
     describe_registry(evaluator_table.registry(), name)
 
 
-def doctor() -> None:
-    """What this machine can do, and which engine `auto` takes here."""
+def doctor(
+    db: Annotated[Path | None, typer.Option("--db", help="check a database; exit code 1 where it is damaged")] = None,
+) -> None:
+    """What this machine can do, and which engine `auto` takes here; with --db, whether a database is whole."""
+    if db is not None:
+        examine(db)
+        return
     import lerpbench
     from bench import engines
     from bench.suite.checkpoints import MODELS
@@ -63,6 +70,22 @@ def doctor() -> None:
     ):
         table.add_row(label, value)
     out.print(table)
+
+
+def examine(db: Path) -> None:
+    """Say of a database what is damaged and what is not, a line each; exit code 1 where something is."""
+    from bench.store.checksums import PARTS
+    from bench.store.read import Reader
+
+    with closing(Reader.open(db, checked=False)) as store:
+        found = store.damages()
+        damaged = {one.part for one in found}
+        whole = ", ".join(f"{part} ({store.count(part):,} rows)" for part in PARTS if part not in damaged)
+    for damage in found:
+        say(f"DAMAGED  {damage}")
+    say(f"whole: {whole}" if found else f"{db}: every row is as it was stored: {whole}")
+    if found:
+        raise typer.Exit(1)
 
 
 def describe_registry(registry: Any, name: str | None) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.schema import Metric, OverheadRecord, Prompt, Recipe, TensorDistance
+from bench.schema import Metric, OverheadRecord, Prompt, Recipe, TensorDistance, UserError
 from bench.stats import Transform
+from bench.store.checksums import digest_of_sums
 from bench.store.queries import Queries
 from bench.store.values import (
     ResultRow,
@@ -129,14 +130,32 @@ class BoardQueries(Queries):
 
     def sums(self, suite_id: int, engine: str, metric: str) -> NDArray[np.float64]:
         """(rows, 4): point id, input id, numerator, denominator."""
-        rows = self.db.execute(
-            "SELECT points.id, input_id, numerator, denominator FROM points "
-            "JOIN point_evaluations ON point_id = points.id "
-            "JOIN statistics ON statistics.evaluation_id = point_evaluations.evaluation_id "
-            f"AND metric_id = (SELECT id FROM metrics WHERE name = ?) {OF_BOARD}",
-            [metric, suite_id, engine],
+        metric_id = self._find("SELECT id FROM metrics WHERE name = ?", [metric])
+        judged = self._rows(
+            "SELECT points.id, evaluation_id FROM points JOIN point_evaluations ON point_id = points.id "
+            f"{OF_BOARD} AND EXISTS (SELECT 1 FROM statistics WHERE statistics.evaluation_id = "
+            "point_evaluations.evaluation_id AND metric_id = ?) ORDER BY position, points.id",
+            [suite_id, engine, metric_id],
         )
-        return np.fromiter(chain.from_iterable(rows), dtype=np.float64).reshape(-1, 4)  # millions at full scale
+        tables = [np.empty((0, 4))]
+        for point, evaluation in judged:
+            table = self._sums_of(evaluation, metric_id)  # evaluation, metric, input, sums, counts
+            tables.append(np.column_stack([np.full(len(table), float(point)), table[:, 2:5]]))
+        return np.concatenate(tables)
+
+    def _sums_of(self, evaluation_id: int, metric_id: int) -> NDArray[np.float64]:
+        """(rows, 7), as stored.  Raises UserError where they are not what was stored."""
+        rows = self._each(
+            "SELECT * FROM statistics WHERE evaluation_id = ? AND metric_id = ? ORDER BY input_id",
+            [evaluation_id, metric_id],
+        )
+        table = np.fromiter(chain.from_iterable(rows), dtype=np.float64).reshape(-1, 7)
+        owner = f"{evaluation_id} {metric_id}"
+        stored = self._find("SELECT digest FROM checksums WHERE part = 'statistics' AND owner = ?", [owner])
+        if stored != digest_of_sums(table):
+            raise UserError(f"{self.path}: damaged: per-prompt sums of evaluation {evaluation_id}; "
+                            f"`lerpbench doctor --db {self.path}` says what else is lost and what is not")  # fmt: skip
+        return table
 
     def prompts_by_id(self, input_ids: Sequence[int]) -> dict[int, Prompt]:
         rows = self._rows(
@@ -201,7 +220,7 @@ class BoardQueries(Queries):
             [point_id, metric],
         )
         wanted = json.dumps([[prompt.set, prompt.row, prompt.text] for prompt in prompts])
-        rows = self.db.execute(
+        rows = self._each(
             "SELECT wanted.key, sample, completion_texts.text, n_tokens, finish_reason, "
             "json_extract(by_sample, '$[' || sample || ']') FROM json_each(?) AS wanted "
             "CROSS JOIN inputs ON set_name = json_extract(wanted.value, '$[0]') "  # a CROSS JOIN keeps this order
@@ -219,7 +238,7 @@ class BoardQueries(Queries):
         return [column[0] for column in self.db.execute(f"SELECT * FROM {view} LIMIT 0").description]
 
     def view_rows(self, view: str) -> Iterator[tuple[Any, ...]]:
-        return iter(self.db.execute(f"SELECT * FROM {view}"))
+        return self._each(f"SELECT * FROM {view}")
 
 
 def mixture_of(row: Sequence[Any]) -> StoredMixture:

@@ -5,6 +5,7 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from bench.schema import UserError
+from bench.store.checksums import PARTS
 from bench.store.read import Reader
 from bench.store.write import Store
 
@@ -12,18 +13,20 @@ from bench.store.write import Store
 def copy_suite(home: Reader, suite: str, path: Path) -> None:
     """Write a new database with what belongs to a suite, the work that its points stand for, and every row that these
     refer to.  Raises UserError where a reference leads nowhere.  Equal rows make equal bytes."""
-    Store.open(path).close()
+    copy = Store.open(path)
     db = home.db
     db.execute("ATTACH DATABASE ? AS copy", [str(path)])
     db.execute("PRAGMA copy.journal_mode = OFF")
     db.execute("PRAGMA copy.synchronous = OFF")
-    for table, condition in _parts(db, home.tables()):
+    for table, condition in _parts(db, [table for table in home.tables() if table in PARTS]):
         columns = ", ".join(db.table(table).columns_dict)
         values = [suite] if table == "suites" else []
         db.execute(f"INSERT INTO copy.{table} ({columns}) SELECT {columns} FROM main.{table} WHERE {condition}", values)
     if broken := db.execute("PRAGMA copy.foreign_key_check").fetchall():
         raise UserError(f"suite {suite}: a row of {broken[0][0]} refers to one of {broken[0][2]} that is not there")
     db.execute("DETACH DATABASE copy")
+    copy.seal()
+    copy.close()
 
 
 def _parts(db: Database, tables: list[str]) -> list[tuple[str, str]]:

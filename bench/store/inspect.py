@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from bench.store.schema import APPLICATION_ID, FORMAT, create, objects
+from bench.store.opening import foreign
 
 JSON_COLUMNS = {
     "environments": ("details",),
@@ -28,27 +28,15 @@ def faults(path: Path) -> Iterator[Fault]:
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
-        if found := [*_foreign(connection)]:
-            yield from found
+        for part, entry, stored, right in (found := [*foreign(connection)]):
+            yield part, {"entry": entry}, "content", stored, right
+        if found:
+            return
+        if (damage := connection.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+            yield "results.db", {}, "integrity_check", damage, "ok"
             return
         for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             yield from _rows(connection, table)
-
-
-def _foreign(connection: sqlite3.Connection) -> Iterator[Fault]:
-    for pragma, right in (("application_id", APPLICATION_ID), ("user_version", FORMAT)):
-        (stored,) = connection.execute(f"PRAGMA {pragma}").fetchone()
-        if stored != right:
-            yield "results.db", {}, pragma, stored, right
-            return
-    with closing(sqlite3.connect(":memory:")) as ours:
-        create(ours)
-        has, wanted = dict(objects(connection)), dict(objects(ours))
-    for name in sorted(has.keys() | wanted.keys()):
-        if has.get(name) != wanted.get(name):
-            yield "sqlite_master", {"entry": name}, "content", has.get(name), wanted.get(name)
-    if has == wanted and (damage := connection.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
-        yield "results.db", {}, "integrity_check", damage, "ok"
 
 
 def _rows(connection: sqlite3.Connection, table: str) -> Iterator[Fault]:

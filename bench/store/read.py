@@ -10,10 +10,13 @@ from typing import NamedTuple, Self
 
 from sqlite_utils import Database
 
-from bench.schema import Completion, Prompt, Recipe
+from bench.schema import Completion, Prompt, Recipe, UserError
 from bench.store.audit import AuditQueries
 from bench.store.boards import BoardQueries
-from bench.store.opening import connect_for_reading
+from bench.store.checksums import Damage, damages
+from bench.store.opening import connect_for_reading, explained
+
+AFFORDABLE = 64e6  # bytes: about a second
 
 SHORTENED = (
     "(SELECT DISTINCT generation_id, mixture_id FROM points JOIN suites ON suites.id = suite_id "
@@ -33,9 +36,30 @@ class Reader(BoardQueries, AuditQueries):
     """One results database, opened for reading alone."""
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
-        """Also where neither file nor folder can be written.  Raises UserError for a missing or foreign file."""
-        return cls(Database(connect_for_reading(Path(path))))
+    def open(cls, path: Path | str, *, checked: bool = True) -> Self:
+        """Also where neither file nor folder can be written.  Raises UserError for a missing, foreign or damaged file.
+
+        A file of up to AFFORDABLE bytes is checked from end to end, of a larger one what the pages' numbers come from.
+        """
+        path = Path(path)
+        reader = cls(Database(connect_for_reading(path)), path)
+        if checked:
+            reader.require_whole(everything=path.stat().st_size <= AFFORDABLE)
+        return reader
+
+    def require_whole(self, *, everything: bool) -> None:
+        """Raise UserError where rows are not those that were stored."""
+        with explained(self.path):
+            found = damages(self.db.conn, everything)
+        if found:
+            self.close()
+            told = "; ".join(map(str, found[:3])) + ("; ..." if len(found) > 3 else "")
+            raise UserError(f"{self.path}: damaged: {told}. `lerpbench doctor --db {self.path}` says what is lost and "
+                            "what is not")  # fmt: skip
+
+    def damages(self) -> list[Damage]:
+        """Everything that is not as it was stored."""
+        return damages(self.db.conn, True)
 
     def close(self) -> None:
         self.db.close()
@@ -66,7 +90,7 @@ class Reader(BoardQueries, AuditQueries):
         prompts = self.prompts_of(generation_id)
         place = {input_id: i for i, (input_id, _, _) in enumerate(prompts)}
         found: list[list[Completion]] = [[] for _ in prompts]
-        for input_id, *completion in self.db.execute(
+        for input_id, *completion in self._each(
             "SELECT input_id, sample, text, n_tokens, finish_reason FROM completion_texts WHERE generation_id = ? "
             "ORDER BY input_id, sample",
             [generation_id],

@@ -73,6 +73,8 @@ CREATE TABLE trial_validations (trial_id INTEGER NOT NULL REFERENCES trials(id),
 CREATE TABLE expert_trials (suite_id INTEGER NOT NULL REFERENCES suites(id), checkpoint TEXT NOT NULL,
     trial_id INTEGER NOT NULL REFERENCES trials(id), chosen INTEGER NOT NULL,
     PRIMARY KEY (suite_id, checkpoint, trial_id)) WITHOUT ROWID;
+CREATE TABLE checksums (part TEXT NOT NULL, owner TEXT NOT NULL, digest TEXT NOT NULL,
+    PRIMARY KEY (part, owner)) WITHOUT ROWID;
 CREATE VIEW results AS
     SELECT suites.name AS suite, points.engine, points.method, points.params, estimates.prompts,
         metrics.name AS metric, estimates.value, estimates.low, estimates.high, estimates.n_scored,

@@ -28,21 +28,33 @@ from bench.schema import (
     canonical_json,
 )
 from bench.stats import RatioStatistic, ScoreColumn
-from bench.store.opening import connect_for_writing
+from bench.store.checksums import record, record_all
+from bench.store.opening import connect_for_writing, explained, patiently
 from bench.store.read import Reader
 
 
 class Store(Reader):
-    """One results database, opened by one writing process at a time."""
+    """One results database; several processes may write to it, one transaction after another."""
+
+    _altered: set[tuple[str, tuple[int, ...]]]
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
-        """Open for writing, or create.  Raises UserError for a foreign or unwritable file; touches none of them."""
-        return cls(Database(connect_for_writing(Path(path))))
+    def open(cls, path: Path | str, *, checked: bool = True) -> Self:
+        """Open for writing, or create.  Raises UserError for a foreign, damaged or unwritable file; touches none."""
+        path = Path(path)
+        store = cls(Database(connect_for_writing(path)), path)
+        if checked:
+            store.require_whole(everything=False)
+        return store
+
+    def seal(self) -> None:
+        """Store the digests of rows that were copied from elsewhere."""
+        with self._writing():
+            record_all(self.db.conn)
 
     def environment(self, details: Mapping[str, Any], digest: str) -> int:
         """The id of these environment facts, stored once."""
-        with self._writing():
+        with self._writing("environments"):
             self.db.execute(
                 "INSERT OR IGNORE INTO environments (digest, details, created_at) VALUES (?, ?, ?)",
                 [digest, canonical_json(details), now()],
@@ -51,7 +63,7 @@ class Store(Reader):
 
     def suite(self, suite: Suite) -> int:
         """The id of the suite's name; its definition becomes the given one."""
-        with self._writing():
+        with self._writing("suites"):
             self.db.execute(
                 "INSERT INTO suites (name, definition, updated_at) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE "
                 "SET definition = excluded.definition, updated_at = excluded.updated_at",
@@ -60,7 +72,7 @@ class Store(Reader):
         return self._id("SELECT id FROM suites WHERE name = ?", [suite.name])
 
     def start_run(self, suite_id: int, engine: str, environment_id: int, command: str) -> int:
-        with self._writing():
+        with self._writing("runs"):
             row = self.db.execute(
                 "INSERT INTO runs (suite_id, engine, environment_id, command, started_at) VALUES (?, ?, ?, ?, ?)",
                 [suite_id, engine, environment_id, command, now()],
@@ -68,7 +80,7 @@ class Store(Reader):
         return int(row.lastrowid or 0)
 
     def finish_run(self, run_id: int) -> None:
-        with self._writing():
+        with self._writing("runs"):
             self.db.execute("UPDATE runs SET finished_at = ? WHERE id = ?", [now(), run_id])
 
     def mixture(self, key: str, engine: str, dtype: str, recipe: Recipe, digests: Mapping[str, str]) -> int:
@@ -78,12 +90,15 @@ class Store(Reader):
                 "INSERT OR IGNORE INTO mixtures (key, engine, dtype, recipe, checkpoints) VALUES (?, ?, ?, ?, ?)",
                 [key, engine, dtype, canonical_json(recipe.model_dump(mode="json")), canonical_json(dict(digests))],
             )
-        return self._id("SELECT id FROM mixtures WHERE key = ?", [key])
+            mixture_id = self._id("SELECT id FROM mixtures WHERE key = ?", [key])
+            self._changed("mixtures", mixture_id)
+        return mixture_id
 
     def set_survived_update(self, mixture_id: int, share: float) -> None:
         """The share of the update to the weights that is left after rounding to the served dtype."""
         with self._writing():
             self.db.execute("UPDATE mixtures SET survived_update = ? WHERE id = ?", [share, mixture_id])
+            self._changed("mixtures", mixture_id)
 
     def place(self, suite_id: int, engine: str, position: int, point: Point, mixture_id: int) -> int:
         """The id of a suite's point, now standing for this mixture; links to other work than this mixture's fall."""
@@ -105,6 +120,8 @@ class Store(Reader):
                 "(SELECT id FROM evaluations WHERE mixture_id != ?)",
                 [point_id, mixture_id],
             )
+            self._changed("points", point_id)
+            self._changed("point_evaluations", point_id)
         return point_id
 
     def keep_points(self, suite_id: int, engine: str, point_ids: Sequence[int]) -> None:
@@ -114,6 +131,10 @@ class Store(Reader):
             self.db.execute(
                 "DELETE FROM points WHERE suite_id = ? AND engine = ? AND id NOT IN (SELECT value FROM json_each(?))",
                 [suite_id, engine, kept],
+            )
+            self.db.execute(
+                "DELETE FROM checksums WHERE part IN ('points', 'point_evaluations') "
+                "AND CAST(owner AS INTEGER) NOT IN (SELECT id FROM points)"
             )
 
     def fail(self, point_id: int, reason: str) -> None:
@@ -132,11 +153,13 @@ class Store(Reader):
                 "INSERT OR IGNORE INTO point_evaluations (point_id, evaluation_id) VALUES (?, ?)",
                 [(point_id, evaluation_id) for evaluation_id in evaluation_ids],
             )
+            self._changed("points", point_id)
+            self._changed("point_evaluations", point_id)
 
     def inputs(self, prompts: Sequence[Prompt]) -> list[int]:
         """The ids of prompts or sentences, stored once."""
         rows = [(p.set, p.row, p.text) for p in prompts]
-        with self._writing():
+        with self._writing("inputs"):
             self.db.conn.executemany("INSERT OR IGNORE INTO inputs (set_name, row, text) VALUES (?, ?, ?)", rows)
         find = "SELECT id FROM inputs WHERE set_name = ? AND row = ? AND text = ?"
         return [self._id(find, row) for row in rows]
@@ -172,6 +195,8 @@ class Store(Reader):
                     for c in completions
                 ),
             )
+            self._changed("generations", generation_id)
+            self._changed("completion_texts", generation_id)
         return generation_id
 
     def add_evaluation(
@@ -200,7 +225,7 @@ class Store(Reader):
         input_ids = self.inputs(items)
         transforms = {s.metric: s.transform for s in statistics}
         judged = self.prompts_of(generation_id) if scores else []
-        with self._writing():
+        with self._writing("metrics"):
             if (stored := self.evaluation_id(key)) is not None:
                 return stored
             metric_ids = {m.name: self._metric(m) for m in metrics}
@@ -238,6 +263,10 @@ class Store(Reader):
                 "INSERT INTO weight_distances (evaluation_id, pair, tensor, elements, distance) VALUES (?, ?, ?, ?, ?)",
                 ((evaluation_id, d.pair, d.tensor, d.elements, d.distance) for d in distances),
             )
+            for part in ("evaluations", "estimates", "weight_distances", "prompt_scores"):
+                self._changed(part, evaluation_id)
+            for s in statistics:
+                self._changed("statistics", evaluation_id, metric_ids[s.metric])
         return evaluation_id
 
     def add_overhead(
@@ -245,7 +274,7 @@ class Store(Reader):
     ) -> None:
         """Store ledger lines in one transaction.  With `replace`, nothing older stays at their batch sizes and lengths,
         so that all lines of a cell come from the same rounds."""
-        with self._writing():
+        with self._writing("overhead_records"):
             if replace:
                 self.db.conn.executemany(
                     "DELETE FROM overhead_records WHERE suite_id = ? AND engine = ? AND batch_size = ? "
@@ -268,7 +297,7 @@ class Store(Reader):
         self, suite_id: int, engines: tuple[str, str], passed: bool, report: Mapping[str, Any], environment_id: int
     ) -> None:
         """Keep the latest comparison of two engines on a suite."""
-        with self._writing():
+        with self._writing("parity_reports"):
             self.db.execute(
                 "INSERT OR REPLACE INTO parity_reports (suite_id, engine_a, engine_b, passed, report, environment_id, "
                 "created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -277,7 +306,7 @@ class Store(Reader):
 
     def put_trials(self, suite_id: int, checkpoint: str, records: Iterable[TrialRecord], chosen: str | None) -> None:
         """Let exactly these trials stand for an expert of a suite; `chosen` is the best's key, once known."""
-        with self._writing():
+        with self._writing("trials", "trial_validations", "expert_trials"):
             self.db.execute("DELETE FROM expert_trials WHERE suite_id = ? AND checkpoint = ?", [suite_id, checkpoint])
             for record in records:
                 self.db.execute(
@@ -287,7 +316,7 @@ class Store(Reader):
 
     def keep_experts(self, suite_id: int, checkpoints: Sequence[str]) -> None:
         """Take the experts that a suite no longer has off its view; their trials stay stored."""
-        with self._writing():
+        with self._writing("expert_trials"):
             self.db.execute(
                 "DELETE FROM expert_trials WHERE suite_id = ? AND checkpoint NOT IN (SELECT value FROM json_each(?))",
                 [suite_id, json.dumps(list(checkpoints))],
@@ -319,19 +348,33 @@ class Store(Reader):
     # ------------------------------------------------------------------------------------------ inside
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """One transaction, which nothing of another process comes into; within one, that one goes on."""
-        if self.db.conn.in_transaction:
+    def _writing(self, *tables: str) -> Iterator[None]:
+        """One transaction, which nothing of another process comes into; within one, that one goes on.
+
+        `tables`: what changes and has one digest for all its rows; others say what changed by `_changed`.
+        """
+        connection = self.db.conn
+        if connection.in_transaction:
+            self._altered.update((table, ()) for table in tables)
             yield
             return
-        self.db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self.db.execute("COMMIT")
-        except BaseException:
-            if self.db.conn.in_transaction:
-                self.db.execute("ROLLBACK")
-            raise
+        with explained(self.path):
+            patiently(connection, "BEGIN IMMEDIATE", self.path)
+            before = connection.total_changes
+            self._altered = {(table, ()) for table in tables}
+            try:
+                yield
+                if connection.total_changes != before:
+                    for part, owner in sorted(self._altered):
+                        record(connection, part, *owner)
+                patiently(connection, "COMMIT", self.path)
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _changed(self, part: str, *owner: int) -> None:
+        self._altered.add((part, owner))
 
     def _metric(self, metric: Metric) -> int:
         self.db.execute(
