@@ -121,7 +121,8 @@ def _damages(connection: sqlite3.Connection, whole: bool) -> Iterator[Damage]:
         yield Damage("file", why=str(error))
     for part in PARTS if whole else CORE:
         try:
-            stored = dict(connection.execute("SELECT owner, digest FROM checksums WHERE part = ?", [part]))
+            rows = connection.execute("SELECT owner, digest FROM checksums WHERE part = ?", [part])
+            stored = {str(owner): digest for owner, digest in rows}
             check = f"PRAGMA integrity_check({part})"
             if not whole and (found := connection.execute(check).fetchone()[0]) != "ok":
                 yield Damage(part, why=found)
