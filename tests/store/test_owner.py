@@ -14,7 +14,7 @@ CALLS = {"execute", "executemany", "executescript"}
 
 
 def violations(source: str) -> list[int]:
-    """Lines with a call that runs SQL on something named so, an attribute `db`, an import of SQLite, or a statement."""
+    """Lines with a call that runs a text, a reach through an attribute `db`, an import of SQLite, or a statement."""
     found = []
     for node in ast.walk(ast.parse(source)):
         runs = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CALLS
@@ -22,7 +22,7 @@ def violations(source: str) -> list[int]:
         text = node.args[0] if runs and node.args else None  # type: ignore[attr-defined]
         if (runs and isinstance(text, ast.Constant | ast.JoinedStr)) or sql:
             found.append(node.lineno)  # type: ignore[attr-defined]
-        if isinstance(node, ast.Attribute) and node.attr == "db":
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "db":
             found.append(node.lineno)
         if isinstance(node, ast.ImportFrom) and node.module == "sqlite_utils":
             found.append(node.lineno)
