@@ -15,7 +15,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 import typer
 
-from bench.cli import finetuning, inspecting, publishing, running, submitting, timing
+from bench.cli import finetuning, inspecting, publishing, running, sharing, submitting, timing
 from bench.terminal import shown
 
 app = typer.Typer(
@@ -29,12 +29,13 @@ COMMANDS = {
     "Run a benchmark": (running.run, running.plan, finetuning.finetune, running.generate, running.evaluate),
     "Measure the machinery": (timing.overhead, timing.parity),
     "Read what was measured": (publishing.render, publishing.figures, publishing.compare),
-    "Hand it on": (publishing.export, submitting.submit, submitting.verify),
+    "Hand it on": (publishing.export, submitting.submit, submitting.verify, sharing.publish),
     "Look around": (inspecting.suites, inspecting.methods, inspecting.evaluators, inspecting.doctor),
 }
 for panel, functions in COMMANDS.items():
     for function in functions:
         app.command(rich_help_panel=panel)(function)
+app.add_typer(sharing.board, name="board", rich_help_panel="Hand it on")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ View = Literal["results", "completions", "overhead"]
 
 
 def render(
-    databases: Annotated[list[Path] | None, typer.Argument(help="databases; default results.db")] = None,
+    databases: Annotated[list[Path] | None, typer.Argument(help="databases or bundles; default results.db")] = None,
     site: SiteOption = Path("site"),
 ) -> None:
     """Write the leaderboard's pages from one or several databases.
@@ -29,7 +29,7 @@ def render(
 
 
 def figures(
-    databases: Annotated[list[Path] | None, typer.Argument(help="databases; default results.db")] = None,
+    databases: Annotated[list[Path] | None, typer.Argument(help="databases or bundles; default results.db")] = None,
     folder: Annotated[Path, typer.Option("--out", help="the folder for the files")] = Path("figures"),
     format_: Annotated[str, typer.Option("--format", help="svg, pdf or png")] = "svg",
     prompts: Annotated[str, typer.Option(help="only this prompt set")] = "",
@@ -81,7 +81,7 @@ def _pair(row: Mapping[str, Any]) -> str:
 
 def export(
     out: Annotated[Path, typer.Option("--out", help="a folder, or a file where one thing is written")],
-    databases: Annotated[list[Path] | None, typer.Argument(help="databases; default results.db")] = None,
+    databases: Annotated[list[Path] | None, typer.Argument(help="databases or bundles; default results.db")] = None,
     form: Annotated[Format, typer.Option("--format", help="the views as tables, or a model card (markdown)")] = "csv",
     view: Annotated[View | None, typer.Option(help="only this view: results, completions or overhead")] = None,
 ) -> None:

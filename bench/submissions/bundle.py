@@ -24,10 +24,12 @@ from pydantic import ValidationError
 from bench.registry import explain
 from bench.schema import Suite, UserError, Value, canonical_json
 from bench.store.extract import copy_suite
+from bench.store.inspect import faults
 from bench.store.read import Reader
 from bench.store.schema import FORMAT
 
 DATABASE, MANIFEST = "results.db", "manifest.json"
+SUFFIX = ".zip"
 MAX_BYTES = {DATABASE: 64 * 2**30, MANIFEST: 4 * 2**20}
 MAX_RATIO = 200  # bytes out for a byte in; real databases stay below 20
 MAX_POINTS = 100_000
@@ -131,6 +133,18 @@ def unpack(bundle: Path, folder: Path) -> tuple[Path, Manifest]:
     except ValidationError as error:
         raise explain(error, f"{bundle}: {MANIFEST}", Manifest.model_fields) from error
     return folder / DATABASE, manifest
+
+
+def readable(bundle: Path, folder: Path) -> Path:
+    """The bundle's database, written into a folder: its bytes are those that the manifest tells of, and it is a
+    lerpbench database and nothing else.  Whether its rows are right is for `verify` to say.  Raises UserError."""
+    path, manifest = unpack(bundle, folder)
+    if manifest.files != {DATABASE: record(path)}:
+        raise UserError(f"{bundle}: {DATABASE} is not the file that its manifest tells of")
+    for table, row, column, stored, _ in faults(path):
+        where = f"{table} {json.dumps(row, default=str)}: {column}"
+        raise UserError(f"{bundle}: not what lerpbench writes: {where}: stored {json.dumps(stored, default=str)[:100]}")
+    return path
 
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,26 @@ import numpy as np
 from bench.schema import Goal, Number, UserError
 from bench.store.read import Reader
 from bench.store.values import StoredPoint, StoredSuite
+from bench.submissions.bundle import SUFFIX, readable
 from evaluators.protocols import PROTOCOLS
 from leaderboard.read.board import ALL, Board, MetricInfo, PerPrompt, Place, Protocol, Run
 
 
 @contextmanager
 def open_stores(paths: Sequence[Path]) -> Iterator[list[Reader]]:
-    """The databases, opened for reading; raises UserError for a missing or foreign file, or for none."""
+    """The databases and the databases of bundles, opened for reading.
+
+    Raises UserError for a missing or foreign file, for what is no bundle though it is called .zip, or for none.
+    """
     if not paths:
         raise UserError("no database given; expected the path of at least one results database")
     with ExitStack() as stack:
-        yield [stack.enter_context(closing(Reader.open(path))) for path in paths]
+        found = []
+        for path in paths:
+            if path.suffix == SUFFIX:
+                path = readable(path, Path(stack.enter_context(TemporaryDirectory())))  # noqa: PLW2901
+            found.append(stack.enter_context(closing(Reader.open(path))))
+        yield found
 
 
 def read_boards(store: Reader, index: int, name: str) -> list[Board]:

@@ -28,7 +28,7 @@ def card(boards: Sequence[Board]) -> str:
 
     front = ModelCardData(
         library_name="lerpbench", pipeline_tag="text-generation", tags=list(TAGS), model_name="lerpbench",
-        base_model=sorted({source for board in boards for source in _hub_models(board)}) or None,
+        base_model=sorted({source for board in boards for source in hub_models(board).values()}) or None,
         eval_results=[EvalResult(**fields) for board in boards for fields in _results(board)],
     )  # fmt: skip
     head = front.to_yaml() + "\n"
@@ -36,11 +36,14 @@ def card(boards: Sequence[Board]) -> str:
     return f"---\n{head}---\n\n# Benchmarked with lerpbench\n\n{body}\n"
 
 
-def _hub_models(board: Board) -> Iterator[str]:
-    for source in board.definition.get("checkpoints", {}).values():
-        name = str(source).partition("@")[0]
-        if name.count("/") == 1 and not name.startswith((".", "/", "~", "mini:")):
-            yield name
+def hub_models(board: Board) -> dict[str, str]:
+    """The suite's checkpoints that are models on the hub: name -> OWNER/NAME."""
+    sources = {name: str(source).partition("@")[0] for name, source in board.definition.get("checkpoints", {}).items()}
+    return {
+        name: source
+        for name, source in sources.items()
+        if source.count("/") == 1 and not source.startswith((".", "/", "~", "mini:"))
+    }
 
 
 def _results(board: Board) -> Iterator[dict[str, Any]]:
