@@ -18,6 +18,7 @@ from bench.schema import (
     EvaluatorSpec,
     ExpertData,
     FinetuneSpec,
+    Goal,
     MethodSpec,
     PromptSource,
     Sampling,
@@ -63,7 +64,7 @@ def load_suite(suite: str | Mapping[str, Any], methods: Registry[Any], evaluator
     ]
     if not raw["methods"]:
         raise UserError(f"{path}: methods: expected at least one method; known: {', '.join(methods.names())}")
-    kinds = (Suite, PromptSource, Sampling, FinetuneSpec, ExpertData)
+    kinds = (Suite, Goal, PromptSource, Sampling, FinetuneSpec, ExpertData)
     known = [field for kind in kinds for field in kind.model_fields]
     try:
         found = Suite(**raw)
@@ -72,6 +73,7 @@ def load_suite(suite: str | Mapping[str, Any], methods: Registry[Any], evaluator
     if not found.prompts:
         raise UserError(f"{path}: prompts: expected at least one prompt set")
     _check_experts(found, path)
+    _check_goals(found, path, evaluators)
     return _resolve_paths(found, Path.cwd() if path.parent == PACKAGED else path.resolve().parent)
 
 
@@ -184,6 +186,19 @@ def _check_experts(suite: Suite, path: Path) -> None:
         raise UserError(
             f"{path}: finetune.experts.{twice[0]}: checkpoints gives {twice[0]!r} too; leave one of them out"
         )
+
+
+def _check_goals(suite: Suite, path: Path, evaluators: Registry[Any]) -> None:
+    """What a goal names, and does not take by default, is a metric that one of the suite's evaluators reports."""
+    named = [metric for goal in suite.goal for key in ("control", "cost") if key in goal.model_fields_set
+             for metric in ((goal.control,) if key == "control" else goal.cost)]  # fmt: skip
+    if named:
+        made = [evaluators.create(spec.name, spec.options) for spec in suite.evaluators]
+        known = sorted({metric.name for evaluator in made for metric in evaluator.metrics()})
+        if unknown := [metric for metric in named if metric not in known]:
+            raise UserError(
+                f"{path}: goal: no evaluator of the suite reports {unknown[0]!r}{suggest(unknown[0], known)}"
+            )
 
 
 def _class(registry: Registry[Any], name: str, where: str) -> type[BaseModel]:

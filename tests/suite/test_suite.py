@@ -57,6 +57,11 @@ def test_paths_are_relative_to_the_suite(tmp_path: Path) -> None:
         ),
         ("methods: [{mixture: {expert: high}}]\n", r"methods\[0\]\.expert: expected a number or a list of numbers"),
         ("methods: [{mixture: {expert: .inf}}]\n", r"methods\[0\]\.expert: input should be a finite number, got inf"),
+        (
+            "methods: [base]\nevaluators: [distinct]\ngoal: {control: distinct_22}\n",
+            r"goal: no evaluator of the suite reports 'distinct_22'; did you mean 'distinct_2'",
+        ),
+        ("methods: [base]\ngoal: [{contol: x}]\n", r"goal\[?\.?0.*unknown key 'contol'; did you mean 'control'"),
         ("methods: []\n", r"methods: expected at least one method"),
         ("methods: base\n", r"methods: expected a list, got 'base'"),
         ("methods: [base]\nevaluators: [sentimant]\n", r"unknown evaluator 'sentimant'; did you mean 'sentiment'"),
