@@ -1,15 +1,13 @@
 """Distance between two checkpoints by tensor (arXiv 2211.12092, figure 9): ||a - b|| / sqrt(number of elements)."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import Field
 
 from bench.progress import Advance, silent
 from bench.schema import Estimate, Metric, TensorDistance, UserError
-from bench.suite.checkpoints import WEIGHTS, Checkpoint, header, parameter_name
+from bench.suite.checkpoints import Checkpoint, header, open_tensors
 from evaluators.base import CheckpointEvaluator, Judgement
 
 UNIT = "root mean square"
@@ -66,20 +64,7 @@ def squared_distances(a: Checkpoint, b: Checkpoint) -> Iterator[tuple[str, float
     if shapes != others:
         different = sorted(name for name in shapes.keys() | others.keys() if shapes.get(name) != others.get(name))
         raise UserError(f"checkpoints {a.source} and {b.source} differ in the shape of {different[0]}")
-    left, right = _places(a), _places(b)
+    left, right = open_tensors(a.path), open_tensors(b.path)
     for name in sorted(shapes):
         difference = left[name]().float() - right[name]().float()
         yield name, float(difference.square().sum(dtype=torch.float64)), difference.numel()
-
-
-def _places(checkpoint: Checkpoint) -> dict[str, Callable[[], Any]]:
-    """Parameter -> what reads it from its file."""
-    from safetensors import safe_open
-
-    opened = [safe_open(path, framework="pt") for path in sorted(checkpoint.path.glob(WEIGHTS))]
-    places = ((parameter_name(tensor), partial(file.get_tensor, tensor)) for file in opened for tensor in _names(file))
-    return {name: read for name, read in places if name is not None}
-
-
-def _names(file: Any) -> list[str]:
-    return list(file.keys())

@@ -12,13 +12,14 @@ from bench.engines import vllm_support
 from bench.registry import suggest
 from bench.schema import Recipe, UserError
 from bench.serving import Engine
+from bench.suite.architecture import architecture
 from bench.suite.checkpoints import Checkpoint
 
 TABLE = {
     "transformers": "bench.engines.transformers:TransformersEngine",
     "vllm": "bench.engines.vllm:VllmEngine",
 }
-VERSIONS = {"transformers": 1, "vllm": 1}  # raised when the same request would give other completions
+VERSIONS = {"transformers": 1, "vllm": 2}  # raised when the same request would give other completions
 DIVIDING = ("transformers",)  # engines whose completions are the same when prompts are cut between batches
 
 
@@ -51,16 +52,12 @@ def require_supported(name: str, checkpoints: Mapping[str, Checkpoint]) -> None:
 def require_servable(name: str, recipes: Iterable[Recipe], checkpoints: Mapping[str, Checkpoint]) -> None:
     """Raise UserError where the engine cannot serve a recipe of these checkpoints."""
     for recipe in recipes:
-        if recipe.steering is not None and recipe.steering.layer >= (layers := n_layers(checkpoints["base"])):
+        if recipe.steering is not None and recipe.steering.layer >= (
+            layers := architecture(checkpoints["base"]).layers
+        ):
             raise UserError(f"activations: layer {recipe.steering.layer} is to be steered; base has 0 to {layers - 1}")
         if name == "vllm" and (reason := vllm_support.unservable(recipe)) is not None:
             raise UserError(f"engine vllm: {reason}; use --engine transformers")
-
-
-def n_layers(checkpoint: Checkpoint) -> int:
-    """Of a checkpoint's language model, from its config.json."""
-    config = checkpoint.config.get("text_config", checkpoint.config)
-    return int(config.get("num_hidden_layers") or config["n_layer"])
 
 
 def device() -> str:

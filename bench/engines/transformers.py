@@ -1,39 +1,39 @@
 """The portable reference engine: any causal language model of transformers, on CPU or one GPU.
 
-Weight space: all parameters of the served model are views of one flat buffer, so a mixture is a few vector operations
-over it: theta = sum_i c_i theta_i in float32, rounded once to the served dtype; a rule goes tensor by tensor.  Logit
-or probability space: every member runs with its own key-value cache, behind its own prefix, and the next tokens'
-distributions are mixed at each step.  Activation space: a hook on one layer.
+Weight space is `bench.engines.flat`.  Logit or probability space: every member runs with its own key-value cache,
+behind its own prefix, and the next tokens' distributions are mixed at each step; members may be of different sizes.
+Activation space: a hook on one layer.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from bench.engines.mixing import mix_logits, mix_probs, mix_tensors, plausible
+from bench.engines.flat import FlatWeights
+from bench.engines.mixing import mix_logits, mix_probs, plausible
 from bench.engines.sampling import ROWS_PER_CHUNK, nucleus_mask, row_keys, sample_nucleus
 from bench.engines.steering import steer, steering_vector
 from bench.progress import Advance, silent
 from bench.schema import STEERING, Completion, Prompt, Recipe, Sampling, UserError
 from bench.serving import NotFiniteError
-from bench.suite.checkpoints import Checkpoint, digests
+from bench.suite.architecture import architecture
+from bench.suite.checkpoints import Checkpoint
 from bench.suite.loading import load_model, load_tokenizer
 
-ALIGNMENT = 16  # floats: every parameter starts on a cache line
 NEVER = -1  # an end-of-text token that no row draws
 
 
 class TransformersEngine:
-    """Serves mixtures of checkpoints of one architecture; see `bench.serving.Engine`."""
+    """Serves mixtures of checkpoints of one vocabulary; see `bench.serving.Engine`."""
 
     name: ClassVar[str] = "transformers"
     version: ClassVar[int] = 1
@@ -43,21 +43,16 @@ class TransformersEngine:
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.device = device
         self.batch_rows = batch_rows
-        self._flat: dict[str, Tensor] = {}  # float32 parameters of each checkpoint, on the device
+        self._weights = FlatWeights(self.checkpoints, self._load, self.dtype, device)
         self._members: dict[str, Any] = {}  # models for logit space, by checkpoint
-        self._mixed: tuple[Any, Tensor] | None = None  # the model whose weights are mixed in place, and its buffer
-        self._recipe: Recipe | None = None  # the last weights mixture's
-        self._places: dict[str, tuple[int, torch.Size]] = {}  # where each parameter begins in a flat vector; its shape
         self._scratch: Tensor | None = None
         self._hook: Any = None  # of the served activation addition
-        first = next(iter(self.checkpoints.values()))
-        self.config = AutoConfig.from_pretrained(first.path)
-        self.tokenizer = load_tokenizer(first)
+        self.tokenizer = load_tokenizer(next(iter(self.checkpoints.values())))
 
     def serve(self, recipe: Recipe) -> "TransformersModel":
         self._unhook()
         if recipe.space == "weights":
-            return TransformersModel(self, recipe, [Member(1.0, self._mix(recipe))])
+            return TransformersModel(self, recipe, [Member(1.0, self._weights.serve(recipe))])
         if recipe.space == "activations":
             return TransformersModel(self, recipe, [Member(1.0, self._steered(recipe))])
         return TransformersModel(
@@ -65,9 +60,7 @@ class TransformersEngine:
         )
 
     def survived_update(self) -> float | None:
-        if self._mixed is None or self._recipe is None or "base" not in self.checkpoints:
-            return None
-        return self._share_that_survived(self._mixture(self._recipe), self._mixed[1])
+        return self._weights.survived_update()
 
     def batches(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[int]]:
         """Alike lengths share a batch."""
@@ -80,7 +73,8 @@ class TransformersEngine:
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def context_length(self) -> int:
-        return int(getattr(self.config, "max_position_embeddings", None) or 2**20)
+        known = [architecture(checkpoint).context for checkpoint in self.checkpoints.values()]
+        return min((context for context in known if context is not None), default=2**20)
 
     def scratch(self, rows: int, vocabulary: int) -> Tensor:
         """(>= rows, V) float32 that the sampler may overwrite; kept from step to step."""
@@ -91,9 +85,8 @@ class TransformersEngine:
     def close(self) -> None:
         self._unhook()
         self._scratch = None
-        self._flat.clear()
+        self._weights.clear()
         self._members.clear()
-        self._mixed = None
 
     # ------------------------------------------------------------------------------------------ members
 
@@ -117,96 +110,16 @@ class TransformersEngine:
             self._hook.remove()
             self._hook = None
 
-    # ------------------------------------------------------------------------------------------ weights
-
-    def _load(self, name: str) -> Any:
-        model = load_model(
-            AutoModelForCausalLM, self.checkpoints[name], dtype=torch.float32, attn_implementation=ATTENTION
-        )
-        return model.to(self.device).requires_grad_(False)
+    def _load(self, name: str, dtype: torch.dtype | None) -> Any:
+        """A checkpoint's model on the CPU, in a dtype or its own; casting a loaded one would round its buffers too."""
+        wanted = "auto" if dtype is None else dtype
+        model = load_model(AutoModelForCausalLM, self.checkpoints[name], dtype=wanted, attn_implementation=ATTENTION)
+        return model.requires_grad_(False)
 
     def _member(self, name: str) -> Any:
         if name not in self._members:
-            self._members[name] = self._load(name).to(self.dtype)
+            self._members[name] = self._load(name, self.dtype).to(self.device)
         return self._members[name]
-
-    def _parameters(self, name: str) -> Tensor:
-        """A checkpoint's parameters as one flat float32 vector (N,), each starting on a multiple of 16."""
-        if name not in self._flat:
-            model = self._load(name)
-            names = (parameter_name for parameter_name, _ in model.named_parameters())
-            self._places = {n: (start, p.shape) for n, (p, start) in zip(names, offsets(model), strict=True)}
-            self._flat[name] = flatten(model)
-        return self._flat[name]
-
-    def _mix(self, recipe: Recipe) -> Any:
-        """Write the mixture into the served model, in place.  Returns the model."""
-        mixed = self._mixture(recipe)
-        if self._mixed is None:
-            model = self._load(next(iter(recipe.coefficients))).to(self.dtype)
-            self._mixed = model, view_parameters_of_one_buffer(model)
-        model, served = self._mixed
-        served.copy_(mixed)
-        self._recipe = recipe
-        return model
-
-    def _mixture(self, recipe: Recipe) -> Tensor:
-        """sum_i c_i theta_i, or what the recipe's rule makes of each tensor, (N,) float32."""
-        (name, value), *rest = recipe.coefficients.items()
-        if recipe.rule is not None:
-            return self._ruled(recipe, torch.zeros_like(self._parameters(name)))
-        mixed = self._parameters(name) * value
-        for other, coefficient in rest:
-            mixed.add_(self._parameters(other), alpha=coefficient)
-        return mixed
-
-    def _ruled(self, recipe: Recipe, mixed: Tensor) -> Tensor:
-        """Fill a flat vector tensor by tensor, as the recipe's rule says."""
-
-        def read(checkpoint: str, name: str) -> Tensor:
-            start, shape = self._places[name]
-            return self._parameters(checkpoint)[start : start + shape.numel()].view(shape)
-
-        for name, tensor in mix_tensors(recipe, digests(self.checkpoints), list(self._places), read):
-            start, shape = self._places[name]
-            mixed[start : start + shape.numel()] = tensor.flatten()
-        return mixed
-
-    def _share_that_survived(self, mixed: Tensor, served: Tensor) -> float | None:
-        """<served - rounded base, mixed - base> / |mixed - base|^2: 1 where rounding lost nothing of the update."""
-        base = self._parameters("base")
-        update = mixed - base
-        norm = update.square().sum(dtype=torch.float64)
-        if norm == 0:
-            return None
-        left = served.float() - base.to(self.dtype).float()
-        return float((left * update).sum(dtype=torch.float64) / norm)
-
-
-def offsets(model: Any) -> Iterator[tuple[Tensor, int]]:
-    """Each parameter of a model, tied ones once, with its place in the flat vector."""
-    start = 0
-    for parameter in model.parameters():
-        yield parameter, start
-        start += -(-parameter.numel() // ALIGNMENT) * ALIGNMENT
-
-
-def flatten(model: Any) -> Tensor:
-    """All parameters in one vector (N,), with zeros between them up to the alignment."""
-    places = list(offsets(model))
-    last, start = places[-1]
-    flat = torch.zeros(start + last.numel(), dtype=last.dtype, device=last.device)
-    for parameter, start in places:
-        flat[start : start + parameter.numel()] = parameter.detach().flatten()
-    return flat
-
-
-def view_parameters_of_one_buffer(model: Any) -> Tensor:
-    """Move a model's parameters into one flat buffer and make them views of it.  Returns the buffer (N,)."""
-    flat = flatten(model)
-    for parameter, start in offsets(model):
-        parameter.data = flat[start : start + parameter.numel()].view(parameter.shape)
-    return flat
 
 
 def decoding_attention(
@@ -385,7 +298,7 @@ class TransformersModel:
     def _logits(self, hidden: Sequence[Tensor]) -> list[Tensor]:
         """Each member's logits (B, V) float32 of its last hidden states (B, h)."""
         heads = [member.model.get_output_embeddings() for member in self.members]
-        return [head(h).float() for head, h in zip(heads, hidden, strict=True)]
+        return alike([head(h).float() for head, h in zip(heads, hidden, strict=True)])
 
     def _mixed(self, logits: Sequence[Tensor]) -> Tensor:
         """The mixture's logits (..., V) float32."""
@@ -424,7 +337,7 @@ class TransformersModel:
     @torch.inference_mode()
     def next_token_logprobs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         ids = [self.token_ids(text) for text in texts]
-        vocabulary = self.members[0].model.get_output_embeddings().weight.shape[0]
+        vocabulary = min(member.model.get_output_embeddings().weight.shape[0] for member in self.members)
         found = np.empty((len(ids), vocabulary), np.float32)
         for start in range(0, len(ids), ROWS_PER_CHUNK):
             batch = ids[start : start + ROWS_PER_CHUNK]
@@ -448,7 +361,7 @@ class TransformersModel:
         for _, model, prefix in self.members:
             padded = right_padded([[self.end, *prefix, *row] for row in rows], self.end, self.engine.device)
             found.append(model(input_ids=padded, use_cache=False).logits[:, len(prefix) :].float())
-        return self._mixed(found)
+        return self._mixed(alike(found))
 
 
 class _Decoding:
@@ -514,6 +427,12 @@ class _Stream:
         )
         hidden: Tensor = outputs.last_hidden_state[:, -1]
         return hidden
+
+
+def alike(logits: list[Tensor]) -> list[Tensor]:
+    """Logits of the tokens that all members have: some checkpoints pad one vocabulary further than others."""
+    smallest = min(z.shape[-1] for z in logits)
+    return [z[..., :smallest] for z in logits]
 
 
 def left_padded(rows: list[list[int]], length: int, fill: int, device: str) -> tuple[Tensor, Tensor | None]:

@@ -1,4 +1,4 @@
-"""The fast engine: vLLM with GPT-2 mixtures, one live `LLM` per space for all points of a sweep.
+"""The fast engine: vLLM with mixtures of its own models, one live `LLM` per space for all points of a sweep.
 
 `serve` changes the mixture inside the running engine (`bench.engines.vllm_model`): no restart, no checkpoint on disk,
 CUDA graphs kept.  Keys and values depend on the weights but not on logit coefficients, so the prefix cache is emptied
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from bench.engines.vllm_support import (
     ARCHITECTURE,
-    SPARE_POSITIONS,
     WORKER,
     VllmSettings,
     require_supported,
@@ -26,7 +25,8 @@ from bench.engines.vllm_support import (
 )
 from bench.progress import Advance, silent
 from bench.schema import Completion, FinishReason, Prompt, Recipe, Sampling, Space, UserError
-from bench.suite.checkpoints import Checkpoint
+from bench.suite.architecture import architecture
+from bench.suite.checkpoints import Checkpoint, digests, unlike
 
 __all__ = ["VllmEngine", "VllmModel", "require_supported", "why_not"]
 
@@ -37,13 +37,13 @@ LARGEST_SHARE = 0.45  # of the free memory that one engine's KV cache may take: 
 
 
 class VllmEngine:
-    """Serves mixtures of GPT-2 checkpoints; see `bench.serving.Engine`.
+    """Serves mixtures of checkpoints of any architecture that vLLM has; see `bench.serving.Engine`.
 
-    Raises UserError at once where vLLM cannot run on the device or cannot serve the architecture.
+    Raises UserError at once where vLLM cannot run on the device or cannot serve a checkpoint.
     """
 
     name: ClassVar[str] = "vllm"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class VllmEngine:
         self.dtype = dtype
         self.device = device
         self.settings = settings or VllmSettings.from_environment(device, os.environ)
-        self.config = next(iter(self.checkpoints.values())).config
+        self.architectures = {name: architecture(checkpoint) for name, checkpoint in self.checkpoints.items()}
         self._live: dict[Space, Live] = {}
         self._served: Recipe | None = None
         self._tokenizer: Any = None
@@ -75,22 +75,23 @@ class VllmEngine:
 
     def serve(self, recipe: Recipe) -> "VllmModel":
         live = self._engine_for(recipe)
-        coefficients = live.vector(recipe)
         with self.guarded(recipe):
             if recipe.space == "weights":
-                live.call("lerpbench_mix_weights", coefficients)
+                live.call("lerpbench_mix_weights", recipe.model_dump_json())
                 live.forget_prefixes()
             else:
-                live.call("lerpbench_mix_logits", coefficients, None, None)
+                live.call("lerpbench_mix_logits", live.vector(recipe), None, None)
         self._served = recipe
         return VllmModel(self, live, recipe)
 
     def survived_update(self) -> float | None:
         recipe = self._served
-        if recipe is None or recipe.space != "weights" or "base" not in self.checkpoints:
+        if recipe is None or recipe.space != "weights":
             return None
         live = self._live["weights"]
-        share: float | None = live.call("lerpbench_survived", live.vector(recipe), live.names.index("base"))
+        if "base" not in live.names:
+            return None
+        share: float | None = live.call("lerpbench_survived", recipe.model_dump_json(), self.dtype)
         return share
 
     def batches(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[int]]:
@@ -98,7 +99,8 @@ class VllmEngine:
         return [list(range(len(prompts)))]
 
     def context_length(self) -> int:
-        return int(self.config.get("n_positions", 1024))
+        known = [found.context for found in self.architectures.values() if found.context is not None]
+        return min([self.settings.max_model_len, *known])
 
     def close(self) -> None:
         """Stop the engines of both spaces: inside one process, vLLM's shutdown takes what they share with it."""
@@ -113,12 +115,28 @@ class VllmEngine:
         live = self._live.get(recipe.space)
         if live is not None and live.works() and set(recipe.coefficients) <= set(live.names):
             return live
-        names = member_names(recipe, list(self.checkpoints), first=live is None)
+        names = self._member_names(recipe, first=live is None)
         if live is not None:
             self.close()
         with self.guarded(recipe):
-            self._live[recipe.space] = Live(self._start(recipe.space, names), names)
-        return self._live[recipe.space]
+            self._live[recipe.space] = live = Live(self._start(recipe.space, names), names)
+            if recipe.space == "weights":
+                held = {name: self.checkpoints[name] for name in names}
+                live.call("lerpbench_open", {name: str(c.path) for name, c in held.items()}, digests(held))
+        return live
+
+    def _member_names(self, recipe: Recipe, first: bool) -> tuple[str, ...]:
+        """The checkpoints that a new engine holds, in the suite's order.
+
+        Weight space: all that can be mixed with the recipe's, since anchors cost memory but no time.  Logit space:
+        every member costs time, so the trio where that is enough, and all only when a recipe asks for more.
+        """
+        used = list(recipe.coefficients)
+        if recipe.space == "logits":
+            enough = TRIO if first and set(used) <= set(TRIO) else tuple(self.checkpoints)
+            return tuple(name for name in self.checkpoints if name in enough)
+        some = self.checkpoints[used[0]]
+        return tuple(name for name, other in self.checkpoints.items() if unlike(some, other) is None)
 
     def _start(self, space: Space, names: Sequence[str]) -> Any:
         import torch
@@ -135,26 +153,28 @@ class VllmEngine:
     def arguments(self, space: Space, names: Sequence[str]) -> dict[str, Any]:
         """What `vllm.LLM` is given; docs/VLLM.md explains each."""
         paths = [str(self.checkpoints[name].path) for name in names]
-        members = 1 if space == "weights" else len(names)
         settings = self.settings
-        context = self.context_length() + SPARE_POSITIONS
+        longest = self.context_length() + 1  # the last token of a text of full length is drawn, and never read
+        overrides: dict[str, Any] = {"architectures": [ARCHITECTURE], "members": paths} if space == "logits" else {}
+        if self.dtype != "float32":
+            overrides["head_dtype"] = "float32"
         arguments: dict[str, Any] = {
             "model": paths[0],
             "skip_tokenizer_init": True,  # prompts go in, and completions come out, as token ids
-            "hf_overrides": wide_config(self.config, space, paths),
+            "hf_overrides": overrides,
             "worker_extension_cls": WORKER,
             "dtype": self.dtype,  # "auto" would turn float32 checkpoints into bfloat16
             "seed": 0,
             "generation_config": "vllm",  # ignore the checkpoint's own sampling defaults
-            "max_model_len": context,
+            "max_model_len": longest,
             "max_num_seqs": settings.max_num_seqs,
-            "max_num_batched_tokens": max(settings.max_num_batched_tokens, context),
+            "max_num_batched_tokens": max(settings.max_num_batched_tokens, longest),
             "max_logprobs": -1,  # whole next-token distributions may be asked for
             "enable_prefix_caching": True,
             "enforce_eager": settings.eager,
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
-            "kv_cache_memory_bytes": self._kv_bytes(members),
+            "kv_cache_memory_bytes": self._kv_bytes(names if space == "logits" else names[:1]),
             "gpu_memory_utilization": self._utilization(),
         }
         if self.device == "cpu":
@@ -163,8 +183,9 @@ class VllmEngine:
             arguments["compilation_config"] = {"cudagraph_capture_sizes": settings.capture_sizes()}
         return arguments
 
-    def _kv_bytes(self, members: int) -> int:
-        wanted = self.settings.kv_bytes(self.config, members, BYTES[self.dtype])
+    def _kv_bytes(self, members: Sequence[str]) -> int:
+        values = sum(self.architectures[name].kv_values_per_token for name in members)
+        wanted = self.settings.kv_bytes(values * BYTES[self.dtype], self.context_length())
         if self.settings.kv_gib > 0:
             return wanted
         return min(wanted, int(LARGEST_SHARE * free_and_total_bytes(self.device)[0]))
@@ -299,27 +320,35 @@ class VllmModel:
             if len(row) > self.engine.context_length():
                 raise UserError(self._too_long(f"the text {text[:40]!r}", len(row)))
         scored = [i for i, row in enumerate(ids) if row]
+        full = [len(ids[i]) == self.engine.context_length() for i in scored]  # no room for the last token in a prompt
         outputs = self._run(
-            [[self.end, *ids[i]] for i in scored], advance, 1,
-            temperature=0, max_tokens=1, prompt_logprobs=0, flat_logprobs=True,
+            [[self.end, *(ids[i][:-1] if whole else ids[i])] for i, whole in zip(scored, full, strict=True)],
+            advance, 1, temperature=0, max_tokens=1, prompt_logprobs=0, flat_logprobs=True,
         )  # fmt: skip
         found = [np.zeros(0, np.float32) for _ in texts]
-        for i, output in zip(scored, outputs, strict=True):
-            found[i] = np.array(output.prompt_logprobs.logprobs, dtype=np.float32)
+        for i, whole, output in zip(scored, full, outputs, strict=True):
+            logprobs = list(output.prompt_logprobs.logprobs)
+            if whole:
+                logprobs.append(self._next([[self.end, *ids[i][:-1]]])[0, ids[i][-1]])
+            found[i] = np.array(logprobs, dtype=np.float32)
             assert found[i].shape == (len(ids[i]),)
         return found
 
     def next_token_logprobs(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        ids = [self.token_ids(text) for text in texts]
+        return self._next([self.token_ids(text) for text in texts])
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _next(self, ids: list[list[int]]) -> NDArray[np.float32]:
+        """log P(next token | tokens), (N, V) float32."""
         outputs = self._run(ids, silent, 1, temperature=0, max_tokens=1, logprobs=-1, flat_logprobs=True)
-        table = np.full((len(texts), int(self.engine.config["vocab_size"])), np.nan, np.float32)
+        vocabulary = min(self.engine.architectures[name].vocabulary for name in self.recipe.coefficients)
+        table = np.full((len(ids), vocabulary), np.nan, np.float32)
         for row, request in zip(table, outputs, strict=True):
             flat = request.outputs[0].logprobs
             row[flat.token_ids] = flat.logprobs
         assert not np.isnan(table).any()
         return table
-
-    # ------------------------------------------------------------------------------------------ inside
 
     def _run(self, ids: list[list[int]], advance: Advance, per_row: int, **sampling: Any) -> list[Any]:
         """One request per row of token ids; their outputs in order."""
@@ -360,7 +389,7 @@ class VllmModel:
                 raise UserError(self._too_long(what, len(row) + new_tokens))
 
     def _too_long(self, what: str, length: int) -> str:
-        return f"{what} takes {length} tokens; the checkpoints know {self.engine.context_length()}"
+        return f"{what} takes {length} tokens; the engine takes {self.engine.context_length()}"
 
 
 class Progress:
@@ -382,45 +411,18 @@ class Progress:
     def close(self) -> None: ...
 
 
-def member_names(recipe: Recipe, known: Sequence[str], first: bool) -> tuple[str, ...]:
-    """The checkpoints that a new engine holds, in the suite's order.
-
-    Weight space: all, since anchors cost memory but no time.  Logit space: every member costs time, so the trio where
-    that is enough, and all only when a recipe asks for more.
-    """
-    used = set(recipe.coefficients)
-    if recipe.space == "logits" and first and used <= set(TRIO):
-        return tuple(name for name in known if name in TRIO)
-    return tuple(known)
-
-
-def wide_config(config: Mapping[str, Any], space: Space, paths: Sequence[str]) -> dict[str, Any]:
-    """`hf_overrides`: m members are one GPT-2 that is m times as wide, so what vLLM derives from it holds."""
-    width, heads = int(config.get("n_embd", 768)), int(config.get("n_head", 12))
-    members = [paths[0]] if space == "weights" else list(paths)
-    return {
-        "architectures": [ARCHITECTURE],
-        "members": members,
-        "anchors": list(paths) if space == "weights" else [],
-        "n_embd": len(members) * width,
-        "n_head": len(members) * heads,
-        "n_inner": int(config.get("n_inner") or 4 * width),
-        "n_positions": int(config.get("n_positions", 1024)) + SPARE_POSITIONS,
-    }
-
-
 def import_vllm() -> tuple[Any, Any]:
     """(vllm.LLM, our model class).  Raises UserError with the usual cause and cure."""
     try:
         from vllm import LLM
 
-        from bench.engines.vllm_model import MixtureGPT2
+        from bench.engines.vllm_model import LogitMixture
     except Exception as error:
         cure = "see docs/VLLM.md"
         if "torchvision" in str(error) or "torchaudio" in str(error) or "torchcodec" in str(error):
             cure = "run `pip uninstall -y torchvision torchaudio torchcodec`: they do not fit torch's CPU build"
         raise UserError(f"engine vllm: `import vllm` failed: {first_line(error)}; {cure}") from error
-    return LLM, MixtureGPT2
+    return LLM, LogitMixture
 
 
 def register_class(model_class: Any) -> None:

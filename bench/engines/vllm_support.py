@@ -12,27 +12,14 @@ from importlib.util import find_spec
 from typing import Any
 
 from bench.schema import Recipe, UserError
+from bench.suite.architecture import architecture
 from bench.suite.checkpoints import Checkpoint
 
-ARCHITECTURE = "LerpbenchMixtureGPT2"
-MODEL = "bench.engines.vllm_model:MixtureGPT2"
+ARCHITECTURE = "LerpbenchLogitMixture"
+MODEL = "bench.engines.vllm_model:LogitMixture"
 WORKER = "bench.engines.vllm_model.MixtureWorker"
 
-ACTIVATIONS: dict[str, str | None] = {  # name in config.json: the approximation of GELU, None for ReLU
-    "gelu_new": "tanh",
-    "gelu_pytorch_tanh": "tanh",
-    "gelu_fast": "tanh",
-    "gelu": "none",
-    "relu": None,
-}
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)  # those vLLM's attention for CPUs has kernels for
-SPARE_POSITIONS = 2  # a text of full length is scored behind an end-of-text token, and vLLM always draws one token more
-
-SUPPORTED = (
-    "the vllm engine serves GPT-2 models with tied embeddings, heads of a multiple of 8 up to 256 "
-    f"(on CPU: {', '.join(map(str, CPU_HEAD_SIZES))}), and the activations {', '.join(ACTIVATIONS)}; "
-    "use --engine transformers for others"
-)
 
 ENVIRONMENT = {  # set before vLLM is imported; what the user set wins
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process: requests are scheduled in the same order every time
@@ -40,6 +27,7 @@ ENVIRONMENT = {  # set before vLLM is imported; what the user set wins
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the judges share this process
     "VLLM_HOST_IP": "127.0.0.1",  # one process: no network address is needed
     "GLOO_SOCKET_IFNAME": "lo",
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # by one token, which is drawn and never read
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
@@ -75,38 +63,20 @@ def vllm_version(distribution: str | None = None) -> str | None:
 
 
 def require_supported(checkpoint: Checkpoint, device: str = "cuda") -> None:
-    """Raise UserError unless the vllm engine can serve this checkpoint, from its config.json alone."""
-    reason = unsupported(checkpoint.config, device)
-    if reason is not None:
-        raise UserError(f"checkpoint {checkpoint.source}: {reason}: {SUPPORTED}")
+    """Raise UserError where the config alone says that vLLM cannot serve this checkpoint here.
 
-
-def unsupported(config: Mapping[str, Any], device: str) -> str | None:
-    """What in a config.json the engine cannot serve; None where it can."""
-    kind = config.get("model_type")
-    if kind != "gpt2":
-        return f"its architecture is {kind}"
-    width, heads = int(config.get("n_embd", 768)), int(config.get("n_head", 12))
-    size = width // heads
-    if width % heads or size % 8 or size > 256 or (device == "cpu" and size not in CPU_HEAD_SIZES):
-        return f"its attention heads have size {width / heads:g}"
-    if config.get("activation_function", "gelu_new") not in ACTIVATIONS:
-        return f"its activation is {config['activation_function']}"
-    for key, wanted in (
-        ("tie_word_embeddings", True),
-        ("scale_attn_weights", True),
-        ("scale_attn_by_inverse_layer_idx", False),
-        ("add_cross_attention", False),
-    ):
-        if config.get(key, wanted) != wanted:
-            return f"its config has {key}: {config[key]}"
-    return None
+    Which architectures vLLM knows, it says itself when the engine starts.
+    """
+    size = architecture(checkpoint).head_size
+    if device == "cpu" and size not in CPU_HEAD_SIZES:
+        raise UserError(
+            f"checkpoint {checkpoint.source}: its attention heads have size {size}; on a CPU the vllm engine serves "
+            f"{', '.join(map(str, CPU_HEAD_SIZES))}; use --engine transformers for others"
+        )
 
 
 def unservable(recipe: Recipe) -> str | None:
     """What in a recipe the engine cannot serve; None where it can."""
-    if recipe.rule is not None:
-        return f"it mixes weights by plain sums, not by the rule {recipe.rule.name}"
     if recipe.space not in ("weights", "logits"):
         return f"it mixes weights and logits, not {recipe.space}"
     if recipe.prefixes:
@@ -126,6 +96,7 @@ class VllmSettings:
     max_num_seqs: int = 1024  # rows decoded together
     max_num_batched_tokens: int = 8192  # tokens of one step, prompts included
     tokens_per_sequence: int = 64  # for which KV cache is reserved: a short prompt and 30 new tokens
+    max_model_len: int = 4096  # longest text, where the checkpoints know longer ones
     kv_gib: float = 0.0  # KV cache of one engine; 0: derived from the two above
     eager: bool = False  # without torch.compile and CUDA graphs; always so on CPU
 
@@ -145,14 +116,12 @@ class VllmSettings:
         sizes = [1, 2, 4, 8, *range(16, 129, 16), *range(192, 513, 64), *range(640, self.max_num_seqs + 1, 128)]
         return sorted({size for size in sizes if size < self.max_num_seqs} | {self.max_num_seqs})
 
-    def kv_bytes(self, config: Mapping[str, Any], members: int, bytes_per_value: int) -> int:
+    def kv_bytes(self, bytes_per_token: int, context: int) -> int:
         """Bytes of KV cache for max_num_seqs sequences of tokens_per_sequence, and for one of full length at least."""
         if self.kv_gib > 0:
             return int(self.kv_gib * 2**30)
-        context = int(config.get("n_positions", 1024))
-        layers, width = int(config.get("n_layer", 12)), int(config.get("n_embd", 768))
         tokens = max(self.max_num_seqs * min(self.tokens_per_sequence, context), 2 * context + 256)
-        return tokens * 2 * layers * members * width * bytes_per_value
+        return tokens * bytes_per_token
 
 
 def _parsed(key: str, text: str, default: float) -> float | bool:

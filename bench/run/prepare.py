@@ -12,6 +12,7 @@ from bench.registry import Registry
 from bench.schema import Point, Prompt, Recipe, Suite, UserError
 from bench.store.read import Reader
 from bench.suite import keys
+from bench.suite.architecture import architecture
 from bench.suite.checkpoints import Checkpoint, digests, require_mixable
 from bench.suite.loading import load_tokenizer
 from bench.suite.points import canonical, plan_points
@@ -111,7 +112,7 @@ def prepare(
     checkpoints = given_checkpoints(suite)
     experts = plan_experts(suite, checkpoints)
     checkpoints |= trained(suite, experts)
-    require_mixable(checkpoints)
+    require_mixable(checkpoints, points)
     require_supported(engine, checkpoints)
     recipes = [point.recipe for point in whole]
     require_servable(engine, recipes, checkpoints)
@@ -150,14 +151,15 @@ def require_room(
 ) -> None:
     """Raise UserError for a prompt that, with a member's prefix and the completion, exceeds the model's context."""
     first = next(iter(checkpoints.values()))
-    context = first.config.get("n_positions") or first.config.get("max_position_embeddings")
-    if context is None:
+    known = [found for c in checkpoints.values() if (found := architecture(c).context) is not None]
+    if not known:
         return
+    context = min(known)
     tokenizer = load_tokenizer(first)
     encoded = tokenizer([p.text for p in prompts], verbose=False)["input_ids"]
     prefixes = {prefixed.text for recipe in recipes for prefixed in recipe.prefixes.values()}
     longest = max((len(tokenizer(text, verbose=False)["input_ids"]) for text in prefixes), default=0)
-    room = int(context) - suite.sampling.max_new_tokens - longest
+    room = context - suite.sampling.max_new_tokens - longest
     behind = f" and a method's prefix of {longest}" if longest else ""
     for prompt, ids in zip(prompts, encoded, strict=True):
         if len(ids) > room:

@@ -4,20 +4,23 @@ Preflight compares vocabularies, parameter names and shapes before any work star
 """
 
 import hashlib
+import itertools
 import json
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from bench.registry import suggest
-from bench.schema import UserError, Value
+from bench.schema import Point, UserError, Value
 from bench.suite.soundness import require_sound
 
 MODELS = Path(str(files("bench") / "mini" / "models"))
 WEIGHTS = "*.safetensors"
+NAMED = 3  # points named in a refusal
 READ = ("*.safetensors", "*.json", "*.txt", "*.model")  # what a hub download fetches and a digest covers
 
 
@@ -82,12 +85,23 @@ def digest(folder: Path) -> str:
     return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold the model: those of its index if it has one, since hubs store others beside."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return [folder / name for name in sorted(set(shards.values()))]
+    whole = folder / "model.safetensors"
+    return [whole] if whole.is_file() else sorted(folder.glob(WEIGHTS))
+
+
 def parameter_name(tensor: str) -> str | None:
     """A tensor's name in the whole model; None for one that is no parameter.
 
-    The hub's GPT-2 files hold causal masks, and leave out the prefix that a fine-tuned GPT-2 is saved with.
+    Older files hold causal masks and rotary frequencies; the hub's GPT-2 leaves out the prefix that a fine-tuned GPT-2
+    is saved with.
     """
-    if re.fullmatch(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias", tensor):
+    if re.fullmatch(r".*\b(attn|attention)\.(masked_)?bias|.*\brotary_emb\.inv_freq", tensor):
         return None
     return f"transformer.{tensor}" if tensor.startswith(("wte.", "wpe.", "h.", "ln_f.")) else tensor
 
@@ -95,7 +109,7 @@ def parameter_name(tensor: str) -> str | None:
 def header(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     """Parameter name -> shape, read from the safetensors headers without loading any weight."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in sorted(checkpoint.path.glob(WEIGHTS)):
+    for path in weight_files(checkpoint.path):
         with path.open("rb") as file:
             try:
                 (length,) = struct.unpack("<Q", file.read(8))
@@ -108,28 +122,68 @@ def header(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def require_mixable(checkpoints: Mapping[str, Checkpoint]) -> None:
-    """Raise UserError unless all checkpoints have one architecture, vocabulary, parameter names and shapes."""
-    if len(checkpoints) < 2:
-        return
-    (first_name, first), *others = checkpoints.items()
-    shapes, vocabulary = header(first), _vocabulary(first)
-    for name, other in others:
-        between = f"checkpoints {first_name} ({first.source}) and {name} ({other.source}) cannot be mixed: "
-        if first.config.get("model_type") != other.config.get("model_type"):
-            kinds = f"{first.config.get('model_type')} and {other.config.get('model_type')}"
-            raise UserError(f"{between}their architectures are {kinds}")
-        sizes = first.config.get("vocab_size"), other.config.get("vocab_size")
-        if sizes[0] != sizes[1]:
-            raise UserError(f"{between}their vocabularies have {sizes[0]} and {sizes[1]} tokens")
-        if vocabulary != _vocabulary(other):
-            raise UserError(f"{between}their tokenizers have different vocabularies")
-        theirs = header(other)
-        if difference := sorted(shapes.keys() ^ theirs.keys()):
-            raise UserError(f"{between}only one has the parameter {difference[0]} (and {len(difference) - 1} more)")
-        for parameter, shape in shapes.items():
-            if theirs[parameter] != shape:
-                raise UserError(f"{between}{parameter} has shapes {shape} and {theirs[parameter]}")
+def open_tensors(folder: Path) -> dict[str, Callable[[], Any]]:
+    """Parameter -> what reads it from its file, a torch tensor on the CPU; in the files' order."""
+    from safetensors import safe_open
+
+    places: dict[str, Callable[[], Any]] = {}
+    for path in weight_files(folder):
+        file: Any = safe_open(path, framework="pt")
+        for tensor in list(file.keys()):
+            if (name := parameter_name(tensor)) is not None:
+                places[name] = partial(file.get_tensor, tensor)
+    return places
+
+
+def require_mixable(checkpoints: Mapping[str, Checkpoint], points: Sequence[Point]) -> None:
+    """Raise UserError unless all checkpoints share a vocabulary, and those that a point mixes by weight are alike.
+
+    The error names the points that cannot be had.
+    """
+    (first, *others) = checkpoints
+    for name in others:
+        if (reason := _other_vocabulary(checkpoints[first], checkpoints[name])) is not None:
+            raise UserError(f"{_between(checkpoints, first, name)}{reason}")
+    affected: dict[str, list[str]] = {}
+    for point in points:
+        if point.recipe.space == "weights":
+            some, *rest = point.recipe.coefficients
+            for name in rest:
+                if (reason := unlike(checkpoints[some], checkpoints[name])) is not None:
+                    affected.setdefault(f"{_between(checkpoints, some, name)}{reason}", []).append(point.label)
+                    break
+    if affected:
+        reason, labels = next(iter(affected.items()))
+        n = len(set(itertools.chain.from_iterable(affected.values())))
+        more = f" and {n - NAMED} more" if n > NAMED else ""
+        raise UserError(f"{reason}, which {', '.join(labels[:NAMED])}{more} would mix by weight; logits can be mixed")
+
+
+def _between(checkpoints: Mapping[str, Checkpoint], a: str, b: str) -> str:
+    return f"checkpoints {a} ({checkpoints[a].source}) and {b} ({checkpoints[b].source}) cannot be mixed: "
+
+
+def unlike(a: Checkpoint, b: Checkpoint) -> str | None:
+    """Why the weights of two checkpoints cannot be mixed; None where architecture, parameters and shapes are one."""
+    kinds = a.config.get("model_type"), b.config.get("model_type")
+    if kinds[0] != kinds[1]:
+        return f"their architectures are {kinds[0]} and {kinds[1]}"
+    shapes, theirs = header(a), header(b)
+    if difference := sorted(shapes.keys() ^ theirs.keys()):
+        return f"only one has the parameter {difference[0]} (and {len(difference) - 1} more)"
+    for parameter, shape in shapes.items():
+        if theirs[parameter] != shape:
+            return f"{parameter} has shapes {shape} and {theirs[parameter]}"
+    return None
+
+
+def _other_vocabulary(a: Checkpoint, b: Checkpoint) -> str | None:
+    mine, theirs = _vocabulary(a), _vocabulary(b)
+    if mine == theirs:
+        return None
+    if mine is not None and theirs is not None and len(mine) != len(theirs):
+        return f"their vocabularies have {len(mine)} and {len(theirs)} tokens"
+    return "their tokenizers have different vocabularies"
 
 
 def _vocabulary(checkpoint: Checkpoint) -> Any:

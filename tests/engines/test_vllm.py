@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2LMHeadModel
 
 from bench.engines.transformers import TransformersEngine
 from bench.engines.vllm import VllmEngine, VllmModel
@@ -18,6 +17,7 @@ from bench.schema import Completion, Point, Prompt, PromptSource, Recipe, Sampli
 from bench.stats import RatioStatistic, ratio_statistic
 from bench.suite.checkpoints import Checkpoint, resolve
 from evaluators.linearity import Linearity
+from tests.engines.reference import Reference, load
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = [
@@ -57,39 +57,7 @@ def engine(checkpoints: dict[str, Checkpoint]) -> Iterator[VllmEngine]:
 
 @pytest.fixture(scope="module")
 def plain(checkpoints: dict[str, Checkpoint]) -> dict[str, Any]:
-    return {
-        name: GPT2LMHeadModel.from_pretrained(c.path).eval().requires_grad_(False) for name, c in checkpoints.items()
-    }
-
-
-class Reference:
-    """A mixture through transformers' own forward pass, one text at a time, without any cache."""
-
-    def __init__(self, plain: dict[str, Any], recipe: Recipe) -> None:
-        self.parts = [(c, plain[name]) for name, c in recipe.coefficients.items()]
-        if recipe.space == "weights":
-            mixed = GPT2LMHeadModel(self.parts[0][1].config).eval()
-            states = [(c, model.state_dict()) for c, model in self.parts]
-            mixed.load_state_dict({k: sum(c * state[k] for c, state in states) for k in states[0][1]})
-            self.parts = [(1.0, mixed)]
-
-    @torch.inference_mode()
-    def logits(self, ids: list[int]) -> torch.Tensor:
-        """(T, V) float32."""
-        return sum((c * model(torch.tensor([ids])).logits[0] for c, model in self.parts), torch.zeros(()))
-
-    def greedy(self, ids: list[int], new: int, end: int) -> list[int]:
-        drawn: list[int] = []
-        while len(drawn) < new:
-            token = int(self.logits(ids + drawn)[-1].argmax())
-            if token == end:
-                break
-            drawn.append(token)
-        return drawn
-
-    def token_logprobs(self, ids: list[int], end: int) -> np.ndarray:
-        table = self.logits([end, *ids]).log_softmax(dim=-1)
-        return table[torch.arange(len(ids)), torch.tensor(ids)].numpy()
+    return {name: load(checkpoint.path) for name, checkpoint in checkpoints.items()}
 
 
 @pytest.mark.parametrize(
@@ -156,9 +124,9 @@ def test_linearity_agrees_with_the_reference(
 def test_weights_stay_at_their_address(engine: VllmEngine) -> None:
     engine.serve(weights(base=1))
     live = engine._live["weights"]
-    address = live.call("lerpbench_address")
+    address = live.call("lerpbench_addresses")
     engine.serve(weights(expert=1))
-    assert live.call("lerpbench_address") == address
+    assert live.call("lerpbench_addresses") == address
     assert engine._live["weights"] is live
 
 
@@ -249,7 +217,7 @@ def test_a_text_as_long_as_the_context_is_scored_and_longer_ones_are_refused(
     expected = Reference(plain, weights(base=1)).logits([model.end, *ids[:63]]).log_softmax(dim=-1)
     expected = expected[torch.arange(64), torch.tensor(ids[:64])].numpy()
     assert np.abs(model.token_logprobs([text, ""])[0] - expected).max() < 1e-4
-    with pytest.raises(UserError, match="the checkpoints know 64"):
+    with pytest.raises(UserError, match="the engine takes 64"):
         model.token_logprobs([text + " good good"])
     with pytest.raises(UserError, match=r"prompt p\[7\] with 10 new tokens takes 74"):
         model.generate([Prompt(set="p", row=7, text=text)], GREEDY)
@@ -264,10 +232,10 @@ def test_survived_update_is_one_in_float32_and_none_elsewhere(engine: VllmEngine
     assert engine.survived_update() is None
 
 
-def test_other_architectures_are_refused_before_anything_starts(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "opt"}')
-    with pytest.raises(UserError, match="its architecture is opt"):
-        VllmEngine({"base": Checkpoint(source="opt", path=tmp_path, digest="0")}, "float32", "cpu")
+def test_heads_without_a_kernel_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_embd": 24, "n_head": 2}')
+    with pytest.raises(UserError, match="its attention heads have size 12"):
+        VllmEngine({"base": Checkpoint(source="odd", path=tmp_path, digest="0")}, "float32", "cpu")
 
 
 # Tests that open engines of their own come last: closing one stops all of the process, which costs a start.

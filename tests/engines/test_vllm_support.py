@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from bench.engines import require_servable, vllm, vllm_support
-from bench.engines.vllm_support import VllmSettings, require_supported, unsupported, why_not
+from bench.engines.vllm_support import VllmSettings, require_supported, why_not
 from bench.schema import Prefixed, Recipe, Rule, Steering, UserError
 from bench.suite.checkpoints import Checkpoint
 
@@ -24,22 +24,11 @@ def test_gpt2_is_supported_and_needs_no_vllm(tmp_path: Path) -> None:
     require_supported(checkpoint(tmp_path), "cpu")
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"model_type": "llama"}, "its architecture is llama"),
-        ({"n_embd": 24}, "heads have size 12"),
-        ({"activation_function": "swish"}, "its activation is swish"),
-        ({"tie_word_embeddings": False}, "tie_word_embeddings"),
-        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
-    ],
-)
-def test_other_models_are_refused_with_what_is_supported(
-    tmp_path: Path, changes: dict[str, object], reason: str
-) -> None:
-    with pytest.raises(UserError, match=reason) as caught:
-        require_supported(checkpoint(tmp_path, **changes), "cpu")
-    assert "the vllm engine serves GPT-2 models" in str(caught.value)
+def test_a_gpu_takes_head_sizes_that_the_cpu_lacks(tmp_path: Path) -> None:
+    odd = checkpoint(tmp_path, n_embd=96)  # two heads of 48
+    require_supported(odd, "cuda")
+    with pytest.raises(UserError, match="heads have size 48") as caught:
+        require_supported(odd, "cpu")
     assert "--engine transformers" in str(caught.value)
 
 
@@ -49,7 +38,6 @@ PAIR = {"base": 0.5, "expert": 0.5}
 @pytest.mark.parametrize(
     ("recipe", "reason"),
     [
-        (Recipe(space="weights", coefficients=PAIR, rule=Rule(name="ties")), "not by the rule ties"),
         (Recipe(space="probs", coefficients=PAIR), "not probs"),
         (Recipe(space="logits", coefficients=PAIR, plausible=0.1), "what is plausible to the expert"),
         (
@@ -60,6 +48,7 @@ PAIR = {"base": 0.5, "expert": 0.5}
 )
 def test_what_vllm_cannot_serve_is_refused_with_the_reason(recipe: Recipe, reason: str) -> None:
     sums = [Recipe(space=space, coefficients=PAIR) for space in ("weights", "logits")]
+    sums.append(Recipe(space="weights", coefficients=PAIR, rule=Rule(name="ties")))
     require_servable("vllm", sums, {})
     require_servable("transformers", [recipe], {})
     with pytest.raises(UserError, match=f"engine vllm: .*{reason}; use --engine transformers"):
@@ -76,10 +65,14 @@ def test_a_layer_that_the_base_lacks_cannot_be_steered(tmp_path: Path) -> None:
         require_servable("transformers", [steered(2)], {"base": checkpoint(tmp_path)})
 
 
-def test_a_gpu_takes_head_sizes_that_the_cpu_lacks() -> None:
-    config = GPT2 | {"n_embd": 96}  # two heads of 48
-    assert unsupported(config, "cuda") is None
-    assert unsupported(config, "cpu") == "its attention heads have size 48"
+@pytest.mark.parametrize(("config", "reason"), [
+    ({"model_type": "t5"}, "t5 is not a decoder"),
+    ({"model_type": "no_such_model"}, "transformers does not know its config"),
+])  # fmt: skip
+def test_what_is_no_decoder_is_refused(tmp_path: Path, config: dict[str, object], reason: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=reason):
+        require_supported(Checkpoint(source="mine", path=tmp_path, digest="0"), "cuda")
 
 
 def test_reasons_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,26 +104,10 @@ def test_every_batch_has_a_graph_that_is_not_much_larger() -> None:
 
 
 def test_kv_cache_by_hand() -> None:
-    # 10 sequences x 64 tokens = 640 tokens, above 2 x 64 + 256 = 384; keys and values, 2 layers, 3 members, width 64
-    assert VllmSettings(max_num_seqs=10).kv_bytes(GPT2, 3, 4) == 640 * 2 * 2 * 3 * 64 * 4
-    assert VllmSettings(max_num_seqs=1).kv_bytes(GPT2, 1, 2) == 384 * 2 * 2 * 64 * 2
-    assert VllmSettings(kv_gib=0.5).kv_bytes(GPT2, 3, 4) == 2**29
-
-
-def test_logit_members_are_one_wide_gpt2() -> None:
-    wide = vllm.wide_config(GPT2, "logits", ["a", "b", "c"])
-    assert (wide["n_embd"], wide["n_head"], wide["n_inner"]) == (192, 6, 256)
-    assert wide["members"] == ["a", "b", "c"] and wide["anchors"] == []
-    narrow = vllm.wide_config(GPT2, "weights", ["a", "b", "c"])
-    assert (narrow["n_embd"], narrow["members"], narrow["anchors"]) == (64, ["a"], ["a", "b", "c"])
-
-
-def test_only_logit_members_that_are_needed_are_run() -> None:
-    known = ["base", "expert", "antiexpert", "other"]
-    dexperts = Recipe(space="logits", coefficients={"base": 1})
-    assert vllm.member_names(dexperts, known, first=True) == ("base", "expert", "antiexpert")
-    assert vllm.member_names(Recipe(space="logits", coefficients={"other": 1}), known, first=True) == tuple(known)
-    assert vllm.member_names(Recipe(space="weights", coefficients={"base": 1}), known, first=True) == tuple(known)
+    # 10 sequences x 64 tokens = 640 tokens, above 2 x 64 + 256 = 384; 256 bytes a token
+    assert VllmSettings(max_num_seqs=10).kv_bytes(256, 64) == 640 * 256
+    assert VllmSettings(max_num_seqs=1).kv_bytes(256, 64) == 384 * 256
+    assert VllmSettings(kv_gib=0.5).kv_bytes(256, 64) == 2**29
 
 
 def test_an_end_token_is_not_part_of_a_completion() -> None:

@@ -10,11 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, GPT2TokenizerFast
 
-from bench.schema import UserError
+from bench.schema import Point, Recipe, UserError
 from bench.suite.checkpoints import digest, header, require_mixable, resolve
 from bench.suite.loading import load_model
 from evaluators.weight_distance import squared_distances
 from tests.conftest import tiny_config
+
+HALVES = {"base": 0.5, "expert": 0.5}
+IN_WEIGHTS = Point(method="g1", params={"alpha": 0.5}, recipe=Recipe(space="weights", coefficients=HALVES))
+IN_LOGITS = Point(method="dexperts", params={}, recipe=Recipe(space="logits", coefficients=HALVES))
 
 
 def test_a_digest_follows_bytes_not_places(tiny_trio: dict[str, Path], tmp_path: Path) -> None:
@@ -30,7 +34,7 @@ def test_header_gives_shapes(tiny_trio: dict[str, Path]) -> None:
 
 
 def test_checkpoints_of_one_shape_are_mixable(tiny_trio: dict[str, Path]) -> None:
-    require_mixable({name: resolve(str(folder)) for name, folder in tiny_trio.items()})
+    require_mixable({name: resolve(str(folder)) for name, folder in tiny_trio.items()}, [IN_WEIGHTS, IN_LOGITS])
 
 
 @pytest.mark.parametrize(
@@ -38,7 +42,7 @@ def test_checkpoints_of_one_shape_are_mixable(tiny_trio: dict[str, Path]) -> Non
     [
         (dict(n_embd=32), r"has shapes"),
         (dict(n_layer=1), r"only one has the parameter transformer\.h\.1\."),
-        (dict(vocab_size=310), r"their vocabularies have \d+ and 310 tokens"),
+        (dict(vocab_size=310), r"wte\.weight has shapes \(300, 64\) and \(310, 64\)"),
     ],
 )
 def test_different_shapes_are_refused(
@@ -50,8 +54,10 @@ def test_different_shapes_are_refused(
 ) -> None:
     GPT2LMHeadModel(tiny_config(len(tiny_tokenizer), **changes)).save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=message):
-        require_mixable({"base": resolve(str(tiny_trio["base"])), "expert": resolve(str(tmp_path))})
+    checkpoints = {"base": resolve(str(tiny_trio["base"])), "expert": resolve(str(tmp_path))}
+    require_mixable(checkpoints, [IN_LOGITS])  # one vocabulary is enough
+    with pytest.raises(UserError, match=message + r".*, which g1\(alpha=0.5\) would mix by weight"):
+        require_mixable(checkpoints, [IN_LOGITS, IN_WEIGHTS])
 
 
 def test_different_vocabularies_of_one_size_are_refused(tiny_trio: dict[str, Path], tmp_path: Path) -> None:
@@ -63,7 +69,7 @@ def test_different_vocabularies_of_one_size_are_refused(tiny_trio: dict[str, Pat
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UserError, match="tokenizers have different vocabularies"):
-        require_mixable({"base": resolve(str(tiny_trio["base"])), "expert": resolve(str(copy))})
+        require_mixable({"base": resolve(str(tiny_trio["base"])), "expert": resolve(str(copy))}, [IN_LOGITS])
 
 
 def test_the_hubs_gpt2_is_mixable_with_what_is_fine_tuned_from_it(tiny_trio: dict[str, Path], tmp_path: Path) -> None:
@@ -76,7 +82,7 @@ def test_the_hubs_gpt2_is_mixable_with_what_is_fine_tuned_from_it(tiny_trio: dic
     save_file(renamed, hub / "model.safetensors", {"format": "pt"})
     checkpoints = {"base": resolve(str(hub)), "expert": resolve(str(tiny_trio["base"]))}
     assert header(checkpoints["base"]) == header(checkpoints["expert"])
-    require_mixable(checkpoints)
+    require_mixable(checkpoints, [IN_WEIGHTS])
     assert sum(square for _, square, _ in squared_distances(*checkpoints.values())) == 0
 
 

@@ -1,0 +1,48 @@
+"""What engines are compared with: transformers' own forward pass, one text at a time, without any cache."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM
+
+from bench.schema import Recipe
+
+
+def load(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
+
+
+class Reference:
+    """A mixture of models; weights are mixed parameter by parameter."""
+
+    def __init__(self, plain: Mapping[str, Any], recipe: Recipe) -> None:
+        self.parts = [(c, plain[name]) for name, c in recipe.coefficients.items()]
+        if recipe.space == "weights":
+            some = self.parts[0][1]
+            mixed = type(some)(some.config).eval()
+            with torch.no_grad():
+                for name, parameter in mixed.named_parameters():
+                    parameter.copy_(sum(c * model.get_parameter(name) for c, model in self.parts))
+            self.parts = [(1.0, mixed)]
+
+    @torch.inference_mode()
+    def logits(self, ids: list[int]) -> torch.Tensor:
+        """(T, V) float32; V is the smallest of the members'."""
+        each = [c * model(torch.tensor([ids])).logits[0] for c, model in self.parts]
+        return sum((z[:, : min(z.shape[1] for z in each)] for z in each), torch.zeros(()))
+
+    def greedy(self, ids: list[int], new: int, end: int) -> list[int]:
+        drawn: list[int] = []
+        while len(drawn) < new:
+            token = int(self.logits(ids + drawn)[-1].argmax())
+            if token == end:
+                break
+            drawn.append(token)
+        return drawn
+
+    def token_logprobs(self, ids: list[int], end: int) -> np.ndarray:
+        table = self.logits([end, *ids]).log_softmax(dim=-1)
+        return table[torch.arange(len(ids)), torch.tensor(ids)].numpy()

@@ -1,0 +1,159 @@
+"""Both engines serve any decoder: tiny random models of several architectures against plain transformers.
+
+No module of ours names any of these architectures but GPT-2.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2TokenizerFast
+
+from bench.engines.transformers import TransformersEngine
+from bench.engines.vllm import VllmEngine
+from bench.engines.vllm_support import VllmSettings, why_not
+from bench.schema import Prompt, Recipe, Sampling
+from bench.suite.checkpoints import resolve
+from tests.engines.reference import Reference, load
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TEXTS = ["The movie was", "A story of a man in the city, and the actors are great. The film is bad and long."]
+PROMPTS = [Prompt(set="tiny", row=i, text=text) for i, text in enumerate(TEXTS)]
+GREEDY = Sampling(samples=1, max_new_tokens=8, temperature=0)
+TINY = dict(
+    hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64,
+    initializer_range=0.2, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+)  # fmt: skip
+GROUPED = TINY | dict(num_key_value_heads=1)
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gpt2": dict(model_type="gpt2", n_positions=64, n_embd=64, n_layer=2, n_head=2, initializer_range=0.1),
+    "llama, tied": dict(model_type="llama", tie_word_embeddings=True, **GROUPED),
+    "llama, untied": dict(model_type="llama", tie_word_embeddings=False, **TINY),
+    "qwen3": dict(model_type="qwen3", head_dim=32, tie_word_embeddings=True, **GROUPED),
+    "mistral": dict(model_type="mistral", sliding_window=None, **GROUPED),
+    "gpt_neox": dict(model_type="gpt_neox", rotary_pct=0.5, **TINY),
+    "olmo2": dict(model_type="olmo2", **GROUPED),
+}
+WEIGHTS = Recipe(space="weights", coefficients={"base": 1, "expert": 0.7, "antiexpert": -0.7})
+LOGITS = Recipe(space="logits", coefficients={"base": 1, "expert": 0.7, "antiexpert": -0.7})
+VERTEX = Recipe(space="weights", coefficients={"expert": 1})
+
+
+def make_trio(root: Path, tokenizer: GPT2TokenizerFast, base: Mapping[str, Any], expert: Mapping[str, Any]) -> None:
+    """base, expert and antiexpert: random models of these configs; steps from the base where the config is the same."""
+    torch.manual_seed(0)
+    first = None
+    for name, wanted in (("base", base), ("expert", expert), ("antiexpert", expert)):
+        options = dict(wanted)
+        config = AutoConfig.for_model(options.pop("model_type"), vocab_size=len(tokenizer), **options)
+        model = AutoModelForCausalLM.from_config(config)
+        if first is None:
+            first = model
+        elif wanted is base:
+            model.load_state_dict(first.state_dict())
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn_like(parameter), alpha=0.03)
+        model.save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
+
+
+Folders = Callable[[str], dict[str, Path]]
+
+
+@pytest.fixture(scope="session")
+def trio_of(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: GPT2TokenizerFast) -> Folders:
+    """The folders of an architecture's trio, made when first asked for."""
+    made: dict[str, Path] = {}
+
+    def folders(architecture: str) -> dict[str, Path]:
+        if architecture not in made:
+            made[architecture] = tmp_path_factory.mktemp("trio")
+            config = ARCHITECTURES[architecture]
+            make_trio(made[architecture], tiny_tokenizer, config, config)
+        return {name: made[architecture] / name for name in ("base", "expert", "antiexpert")}
+
+    return folders
+
+
+@pytest.fixture(scope="session")
+def small_experts(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: GPT2TokenizerFast) -> dict[str, Path]:
+    """A base, and experts of half its width and half its layers that share its vocabulary."""
+    root = tmp_path_factory.mktemp("unequal")
+    base = dict(ARCHITECTURES["llama, untied"], hidden_size=128, num_attention_heads=4, num_hidden_layers=4)
+    make_trio(root, tiny_tokenizer, base, ARCHITECTURES["llama, untied"])
+    return {name: root / name for name in ("base", "expert", "antiexpert")}
+
+
+def open_transformers(folders: Mapping[str, Path]) -> Any:
+    return TransformersEngine({name: resolve(str(folder)) for name, folder in folders.items()}, "float32", "cpu")
+
+
+def open_vllm(folders: Mapping[str, Path]) -> Any:
+    settings = VllmSettings(max_num_seqs=16, eager=True)
+    return VllmEngine({name: resolve(str(folder)) for name, folder in folders.items()}, "float32", "cpu", settings)
+
+
+ENGINES = [
+    pytest.param(open_transformers, id="transformers"),
+    pytest.param(
+        open_vllm,
+        id="vllm",
+        marks=[pytest.mark.vllm, pytest.mark.skipif(why_not("cpu") is not None, reason="vLLM's CPU build cannot run")],
+    ),
+]
+
+
+@pytest.fixture(params=ENGINES)
+def opener(request: pytest.FixtureRequest) -> Iterator[Callable[[Mapping[str, Path]], Any]]:
+    opened: list[Any] = []
+
+    def keep(folders: Mapping[str, Path]) -> Any:
+        opened.append(request.param(folders))
+        return opened[-1]
+
+    yield keep
+    for engine in opened:
+        engine.close()
+
+
+def require_parity(engine: Any, plain: Mapping[str, Any], recipe: Recipe) -> None:
+    """Greedy tokens equal, log-probabilities within 1e-4."""
+    model, reference = engine.serve(recipe), Reference(plain, recipe)
+    expected = [reference.greedy(model.token_ids(text), GREEDY.max_new_tokens, model.end) for text in TEXTS]
+    assert [c.text for c in model.generate(PROMPTS, GREEDY)] == engine.tokenizer.batch_decode(expected)
+    for text, found in zip(TEXTS, model.token_logprobs(TEXTS), strict=True):
+        assert np.abs(found - reference.token_logprobs(model.token_ids(text), model.end)).max() < 1e-4
+    after = reference.logits(model.token_ids(TEXTS[0]))[-1].log_softmax(dim=-1).numpy()
+    assert np.abs(model.next_token_logprobs(TEXTS[:1])[0] - after).max() < 1e-4
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_both_spaces_agree_with_transformers(
+    opener: Callable[[Mapping[str, Path]], Any], trio_of: Folders, architecture: str
+) -> None:
+    folders = trio_of(architecture)
+    engine, plain = opener(folders), {name: load(folder) for name, folder in folders.items()}
+    for recipe in (WEIGHTS, VERTEX):
+        require_parity(engine, plain, recipe)
+    before = engine.serve(WEIGHTS).token_logprobs(TEXTS)
+    for step in range(20):
+        engine.serve(Recipe(space="weights", coefficients={"base": 1, "expert": step / 7, "antiexpert": -step / 11}))
+    for a, b in zip(before, engine.serve(WEIGHTS).token_logprobs(TEXTS), strict=True):
+        assert np.array_equal(a, b)
+    require_parity(engine, plain, LOGITS)
+
+
+def test_small_experts_steer_a_large_base(
+    opener: Callable[[Mapping[str, Path]], Any], small_experts: dict[str, Path]
+) -> None:
+    plain = {name: load(folder) for name, folder in small_experts.items()}
+    engine = opener(small_experts)
+    require_parity(engine, plain, LOGITS)
+    require_parity(engine, plain, Recipe(space="weights", coefficients={"base": 1}))
+    require_parity(engine, plain, Recipe(space="weights", coefficients={"expert": 0.5, "antiexpert": 0.5}))
