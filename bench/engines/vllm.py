@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -146,7 +147,8 @@ class VllmEngine:
         register_class(model_class)
         set_num_threads = torch.set_num_threads
         try:
-            return llm_class(**self.arguments(space, names))
+            with transformers_classes([self.checkpoints[name].path for name in names]):
+                return llm_class(**self.arguments(space, names))
         finally:
             torch.set_num_threads = set_num_threads  # vLLM's CPU worker replaces it by a warning
 
@@ -409,6 +411,30 @@ class Progress:
     def refresh(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+DECORATED: dict[type, Any] = {}  # a class of transformers' -> its `__init__` as vLLM decorated it
+
+
+@contextmanager
+def transformers_classes(folders: Sequence[Path]) -> Iterator[None]:
+    """Keep transformers' own classes usable in this process, by judges and by the transformers engine.
+
+    vLLM serves some architectures by transformers' class, which it decorates for good: instances of others' then fail.
+    """
+    from transformers import MODEL_MAPPING, AutoConfig
+
+    classes = {MODEL_MAPPING[type(AutoConfig.from_pretrained(folder))] for folder in folders}
+    plain = {cls: cls.__init__ for cls in classes}
+    for cls in classes & DECORATED.keys():
+        cls.__init__ = DECORATED[cls]
+    try:
+        yield
+    finally:
+        for cls, init in plain.items():
+            if cls.__init__ is not init or cls in DECORATED:
+                DECORATED[cls], cls.__init__ = cls.__init__, init
+                cls.do_not_compile = True  # vLLM's own instances say otherwise themselves
 
 
 def import_vllm() -> tuple[Any, Any]:

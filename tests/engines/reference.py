@@ -1,6 +1,7 @@
 """What engines are compared with: transformers' own forward pass, one text at a time, without any cache."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,7 @@ class Reference:
     def __init__(self, plain: Mapping[str, Any], recipe: Recipe) -> None:
         self.parts = [(c, plain[name]) for name, c in recipe.coefficients.items()]
         if recipe.space == "weights":
-            some = self.parts[0][1]
-            mixed = type(some)(some.config).eval()
+            mixed = deepcopy(self.parts[0][1])
             with torch.no_grad():
                 for name, parameter in mixed.named_parameters():
                     parameter.copy_(sum(c * model.get_parameter(name) for c, model in self.parts))
