@@ -51,6 +51,21 @@ class AuditQueries(Queries):
         """(suite id, engine) of each overhead ledger."""
         return self._rows("SELECT DISTINCT suite_id, engine FROM overhead_records ORDER BY 1, 2")
 
+    def unreferenced(self) -> list[tuple[str, int]]:
+        """(table, id) of rows that stand for nothing: no other row refers to them."""
+        users: dict[str, list[str]] = {}
+        for table in self.tables():
+            for key in self.db.table(table).foreign_keys:
+                users.setdefault(key.other_table, []).append(
+                    f"SELECT {key.column} FROM {table} WHERE {key.column} IS NOT NULL"
+                )
+        return [
+            (table, id_)
+            for table, found in users.items()
+            if table not in ("suites", "points")
+            for id_ in self._column(f"SELECT id FROM {table} WHERE id NOT IN ({' UNION '.join(found)}) ORDER BY id")
+        ]
+
     # ------------------------------------------------------------------------------------------ one verdict
 
     def scores(self, evaluation_id: int) -> list[ScoreRow]:

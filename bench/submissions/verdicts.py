@@ -125,6 +125,8 @@ def compare_estimates(stored: StoredVerdict, expected: Sequence[Estimate], metri
         for column in ("value", "low", "high", "n_scored", "n_total"):
             if not near(getattr(has, column), getattr(want, column), EXACT):
                 yield "estimates", row, column, getattr(has, column), getattr(want, column)
+        if has.reason != want.reason:
+            yield "estimates", row, "reason", has.reason, want.reason
 
 
 def places(samples: Samples) -> list[Place]:

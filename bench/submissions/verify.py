@@ -5,6 +5,7 @@ alone; then `recompute`, which judges again.  Every text of a bundle is hostile:
 model to fetch, and is shown quoted.
 """
 
+import re
 import secrets
 import shutil
 import tempfile
@@ -16,15 +17,16 @@ from typing import Any
 
 from bench import engines, environment
 from bench.progress import Task
-from bench.schema import UserError, canonical_json
+from bench.schema import Suite, UserError, canonical_json
 from bench.store.inspect import faults
 from bench.store.read import Reader
 from bench.store.values import StoredPoint
 from bench.submissions import bundle as bundles
 from bench.submissions.bundle import Manifest, stored_suite
 from bench.submissions.findings import Mismatch, Report, shown
-from bench.submissions.recompute import recompute
+from bench.submissions.recompute import builtin, recompute
 from bench.suite import keys
+from bench.suite.checkpoints import MODELS, resolve
 
 
 def verify(bundle: Path, sample: int, seed: int | None, device: str, task: Task, extract: Path | None = None) -> Report:
@@ -72,10 +74,16 @@ def facts(store: Reader, manifest: Manifest, report: Report) -> None:
                  lambda: points(store, report))  # fmt: skip
     report.check("mixtures", f"{n.get('mixtures')} keys follow from recipe, checkpoint bytes and engine",
                  lambda: mixtures(store))  # fmt: skip
+    report.check("metrics", "directions, units and descriptions of built-in evaluators are theirs",
+                 lambda: metrics(store))  # fmt: skip
+    report.check("references", "every row stands for something of the suite",
+                 lambda: (Mismatch(table, {"id": id_}, "references", 0, "at least one row that refers to it")
+                          for table, id_ in store.unreferenced()))  # fmt: skip
     report.check("overhead", f"{n.get('overhead_records')} lines lie in their own intervals", lambda: overhead(store))
     report.skipped += [
         ("overhead", "a timing cannot be made again from what is stored"),
         ("completions", "whether these checkpoints wrote them: `lerpbench run` on a like machine makes them again"),
+        ("provenance", "commands, dates, durations, environments and what survived rounding are taken as stored"),
     ]
 
 
@@ -99,6 +107,11 @@ def completeness(store: Reader) -> Iterator[Mismatch]:
     if (n := store.count("suites")) != 1:
         yield Mismatch("suites", {}, "rows", n, 1)
         return
+    (name,) = store.suite_definitions()
+    suite = stored_suite(store)
+    if name != suite.name and not re.fullmatch(rf"{re.escape(suite.name)}-\d+prompts", name):
+        yield Mismatch("suites", {}, "name", name, suite.name)
+    yield from sources(suite, bundles.checkpoints(store))
     for gap in bundles.missing(store):
         yield Mismatch("points", {"suite": stored_suite(store).name}, "gap", gap, "what the suite asks for, no more")
     for on in store.suites():
@@ -108,6 +121,32 @@ def completeness(store: Reader) -> Iterator[Mismatch]:
             if n > 1:
                 where = {"point": names[point], "metric": metric, "prompts": prompts or "all"}
                 yield Mismatch("estimates", where, "rows", n, 1)
+
+
+def sources(suite: Suite, digests: Mapping[str, str]) -> Iterator[Mismatch]:
+    """A checkpoint that is called packaged has the packaged bytes, and the other way round."""
+    packaged = {f"mini:{path.name}": resolve(f"mini:{path.name}").digest for path in sorted(MODELS.glob("*"))}
+    for name, source in suite.checkpoints.items():
+        digest = digests.get(name)
+        if digest is None:
+            continue
+        named = [known for known, one in packaged.items() if one == digest]
+        if source.startswith("mini:") and packaged.get(source) != digest:
+            yield Mismatch("suites", {"checkpoint": name}, "digest", digest, packaged.get(source, "a packaged model"))
+        elif named and source not in named:
+            yield Mismatch("suites", {"checkpoint": name}, "source", source, named[0])
+
+
+def metrics(store: Reader) -> Iterator[Mismatch]:
+    stored = {metric.name: metric for metric, _ in store.metrics()}
+    for name, options in dict.fromkeys((one.evaluator, one.options) for one in store.evaluations()):
+        evaluator = builtin(name, options)
+        for metric in () if evaluator is None else evaluator.metrics():
+            has = stored.get(metric.name, metric)
+            for column in ("direction", "unit", "description"):
+                if getattr(has, column) != getattr(metric, column):
+                    yield Mismatch("metrics", {"metric": metric.name}, column, getattr(has, column),
+                                   getattr(metric, column))  # fmt: skip
 
 
 def points(store: Reader, report: Report) -> Iterator[Mismatch]:

@@ -110,7 +110,7 @@ def test_a_bundle_holds_one_suite_and_verifies(database: Path, bundle: Path, tmp
     checked = {name for name, _ in report.checked}
     assert {"schema", "points", "mixtures", "completions", "sentiment", "distinct", "nll", "overhead"} <= checked
     asked = {"nll", "next_token", "linearity", "weight_distance"}
-    assert {name for name, _ in report.skipped} == {"overhead", "completions"} | asked
+    assert {name for name, _ in report.skipped} == {"overhead", "completions", "provenance"} | asked
     path, manifest = unpack(bundle, tmp_path)
     with closing(sqlite3.connect(path)) as small, closing(sqlite3.connect(database)) as large:
         for view in ("results", "completions", "overhead"):
@@ -194,6 +194,14 @@ TEXT = (
          "evaluator = 'nll'", ("estimates", 'metric "sentiment"', 'prompts "all"', "rows: stored 2, expected 1")),
         ("UPDATE weight_distances SET distance = 2 * distance",
          ("estimates", 'metric "weight_distance[expert:base]"', "value")),
+        ("UPDATE suites SET name = 'paper'", ("suites", "name", 'stored "paper", expected "tiny"')),
+        ("UPDATE metrics SET direction = 'lower' WHERE name = 'sentiment'", ("metrics", "sentiment", "direction")),
+        ("UPDATE metrics SET unit = 'points' WHERE name = 'sentiment'", ("metrics", "sentiment", "unit")),
+        (f"UPDATE estimates SET reason = 'why' WHERE {of('sentiment')}", ("estimates", "reason")),
+        ("UPDATE suites SET definition = json_set(definition, '$.checkpoints.base', 'mini:base')",
+         ("suites", 'checkpoint "base"', "digest")),
+        ("INSERT INTO metrics VALUES (999, 'better', 'higher', '', '')", ("metrics (id 999)", "references")),
+        ("INSERT INTO inputs VALUES (999, 'n', 0, 'x')", ("inputs (id 999)", "references")),
         ("UPDATE overhead_records SET value = 0.3", ("overhead_records", "switch_s", "stored 0.3")),
     ],
 )  # fmt: skip
