@@ -16,6 +16,7 @@ import yaml
 from typer.main import get_command
 
 import lerpbench as lb
+import methods
 from bench import stats
 from bench.cli import app
 from bench.engines.vllm import LARGEST_SHARE
@@ -109,6 +110,13 @@ def test_every_command_parses(name: str) -> None:
 def test_every_command_is_in_the_readme() -> None:
     for name in COMMANDS.commands:
         assert re.search(rf"\b{name}\b", TEXTS["README.md"]), f"README.md does not mention `lerpbench {name}`"
+
+
+@pytest.mark.parametrize("name", methods.TABLE)
+def test_a_method_says_of_itself_what_the_page_says(name: str) -> None:
+    cls = methods.registry().get(name)
+    row = f"| `{name}` | {cls.mixes} | {cls.models_per_token} | {cls.formula} | {cls.source} |"
+    assert row in TEXTS["docs/METHODS.md"].splitlines()
 
 
 def test_every_target_of_make_exists() -> None:
