@@ -8,6 +8,7 @@ TABLE = {
     "acceptability": "evaluators.acceptability:Acceptability",
     "perplexity": "evaluators.perplexity:Perplexity",
     "classifier": "evaluators.classifier:Classifier",
+    "toxicity": "evaluators.toxicity:Toxicity",
     "distinct": "evaluators.distinct:Distinct",
     "repetition": "evaluators.repetition:Repetition",
     "length": "evaluators.length:Length",
