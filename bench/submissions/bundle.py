@@ -136,15 +136,16 @@ def unpack(bundle: Path, folder: Path) -> tuple[Path, Manifest]:
 
 
 def readable(bundle: Path, folder: Path) -> Path:
-    """The bundle's database, written into a folder: its bytes are those that the manifest tells of, and it is a
-    lerpbench database and nothing else.  Whether its rows are right is for `verify` to say.  Raises UserError."""
+    """The bundle's database, written into a folder under the bundle's name.  Raises UserError unless its bytes are
+    those that the manifest tells of, and it is a lerpbench database and nothing else; whether its rows are right is for
+    `verify` to say."""
     path, manifest = unpack(bundle, folder)
     if manifest.files != {DATABASE: record(path)}:
         raise UserError(f"{bundle}: {DATABASE} is not the file that its manifest tells of")
     for table, row, column, stored, _ in faults(path):
         where = f"{table} {json.dumps(row, default=str)}: {column}"
         raise UserError(f"{bundle}: not what lerpbench writes: {where}: stored {json.dumps(stored, default=str)[:100]}")
-    return path
+    return path.rename(folder / f"{bundle.stem}.db")
 
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:

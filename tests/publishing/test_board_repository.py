@@ -22,7 +22,7 @@ from bench.cli.sharing import init
 from bench.progress import silently
 from bench.publishing.board import Checked, check, create, describe
 from bench.schema import UserError
-from bench.store.read import Reader
+from bench.store.write import Store
 from bench.submissions.bundle import DATABASE, facts, pack, record, submit, unpack
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -101,7 +101,8 @@ def tampered(bundle: Path) -> Path:
             "evaluation_id = (SELECT min(id) FROM evaluations WHERE evaluator = 'sentiment')"
         )
         connection.commit()
-    with closing(Reader.open(path)) as store:
+    with closing(Store.open(path, checked=False)) as store:
+        store.seal()
         manifest = facts(store).model_copy(update={"files": {DATABASE: record(path)}})
     pack(path, manifest, bundle.parent / "tampered.zip")
     return bundle.parent / "tampered.zip"
