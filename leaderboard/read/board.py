@@ -26,6 +26,7 @@ class Place:
     recipe: Recipe
     generation_id: int | None
     store: int = 0
+    database: str = ""
 
     @property
     def label(self) -> str:
@@ -94,6 +95,15 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """A point of the board that another database has too: what that one found, over all prompts."""
+
+    place: int  # index into the board's places
+    database: str
+    results: Mapping[str, Number]
+
+
+@dataclass(frozen=True)
 class Protocol:
     """What must agree before two databases' numbers may stand in one table."""
 
@@ -130,6 +140,7 @@ class Board:
     parity: tuple[Mapping[str, Any], ...] = ()  # reports that compare engines on this suite
     distances: tuple[TensorDistance, ...] = ()  # between the suite's checkpoints, tensor by tensor
     chosen: int = 0  # of the suite's goals
+    repeats: tuple[Repeat, ...] = ()  # a point's own numbers are those of the first database that has it
 
     @cached_property
     def goals(self) -> tuple[Goal, ...]:

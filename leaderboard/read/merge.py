@@ -1,6 +1,6 @@
 """Boards of several databases -> one board where suite, engine, judges and protocol agree; else apart, saying why."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.store.read import Reader
-from leaderboard.read.board import Board, PerPrompt, Protocol
+from leaderboard.read.board import Board, PerPrompt, Protocol, Repeat
 from leaderboard.read.query import read_boards
 
 
@@ -77,13 +77,11 @@ def _counts(prompts: Mapping[str, int]) -> str:
 
 
 def merge(a: Board, b: Board) -> Board:
-    """a with the places that only b has; a place in both keeps a's numbers, and a note says so."""
-    known = {place.identity for place in a.places}
+    """a with the places that only b has; a place in both keeps a's numbers, with b's beside them."""
+    known = {place.identity: i for i, place in enumerate(a.places)}
     new = [i for i, place in enumerate(b.places) if place.identity not in known]
     index = {i: len(a.places) + k for k, i in enumerate(new)}
     added = {b.places[i].identity for i in new}
-    both = len(b.places) - len(new)
-    note = f"{both} points are in {_names(a)} and in {_names(b)}; shown from the first." if both else ""
     return replace(
         a,
         databases=(*a.databases, *b.databases),
@@ -99,15 +97,20 @@ def merge(a: Board, b: Board) -> Board:
         per_prompt=_join(a, b, new),
         distances=a.distances or b.distances,
         n_completions=a.n_completions + _new_share(b, new),
-        notes=(*a.notes, *([note] if note else [])),
+        notes=(*a.notes, *b.notes),
+        repeats=(*a.repeats, *_repeated(known, b)),
         protocol=replace(a.protocol, checkpoints={**b.protocol.checkpoints, **a.protocol.checkpoints},
                          evaluators={**b.protocol.evaluators, **a.protocol.evaluators},
                          data={**b.protocol.data, **a.protocol.data}),
     )  # fmt: skip
 
 
-def _names(board: Board) -> str:
-    return ", ".join(board.databases)
+def _repeated(known: Mapping[tuple[str, str], int], board: Board) -> Iterator[Repeat]:
+    """What the board found at places that are known."""
+    for i, place in enumerate(board.places):
+        if place.identity in known:
+            found = {metric: number for metric in board.metrics if (number := board.get(i, metric)) is not None}
+            yield Repeat(known[place.identity], place.database, found)
 
 
 def _new_overhead(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -47,7 +47,7 @@ def read_boards(store: Reader, index: int, name: str) -> list[Board]:
 
 def _read_board(store: Reader, index: int, name: str, suite: StoredSuite) -> Board:
     points = store.points(suite.id, suite.engine)
-    places = tuple(_place(point, index) for point in points)
+    places = tuple(_place(point, index, name) for point in points)
     at = {place.id: i for i, place in enumerate(places)}
     stored = list(store.results(suite.id, suite.engine))
     results = {
@@ -90,9 +90,9 @@ def _read_board(store: Reader, index: int, name: str, suite: StoredSuite) -> Boa
     )
 
 
-def _place(point: StoredPoint, index: int) -> Place:
+def _place(point: StoredPoint, index: int, name: str) -> Place:
     return Place(point.id, point.method, point.params, point.params_json, point.mixture.recipe, point.generation_id,
-                 index)  # fmt: skip
+                 index, name)  # fmt: skip
 
 
 def _mixture(point: StoredPoint) -> dict[str, Any]:

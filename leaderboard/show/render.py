@@ -18,7 +18,7 @@ from bench.schema import UserError
 from bench.store.read import Reader
 from bench.store.values import ResultRow
 from leaderboard import names, numbers, paper
-from leaderboard.measure import overhead, protocols
+from leaderboard.measure import overhead, protocols, submissions
 from leaderboard.measure.comparison import Comparison, compare_level, compare_places
 from leaderboard.measure.iso import rank_at_targets, reported
 from leaderboard.measure.levels import Level, find_levels
@@ -49,6 +49,7 @@ PAGES = (
     ("completions", "completions.html", "Completions"),
     ("overhead", "overhead.html", "Overhead"),
     ("paper", "paper.html", "The paper's figures"),
+    ("submissions", "submissions.html", "Submissions"),
     ("runs", "runs.html", "Provenance"),
     ("methodology", "methodology.html", "Methodology"),
 )
@@ -132,7 +133,7 @@ def board_files(
         "several": n_boards > 1,
         "facts": facts(board),
         "json": completions.script_json,
-        "pages": PAGES,
+        "pages": [page for page in PAGES if page[0] != "submissions" or len(board.databases) > 1],
         "price": PRICE,
         "control": board.goal.control,
         "cost": board.goal.price,
@@ -177,6 +178,11 @@ def board_files(
         ),
         f"{folder}results.csv": results_csv(board),
     }
+    if len(board.databases) > 1:
+        found[f"{folder}submissions.html"] = env.get_template("submissions.html").render(
+            **common, page="submissions", submissions=submissions.handed_in(board),
+            spreads={metric: submissions.spreads(board, metric) for metric in board.columns},
+        )  # fmt: skip
     for name, content in completions.files(stores, board, everything, selection):
         found[f"{folder}texts/{name}"] = content
     return found

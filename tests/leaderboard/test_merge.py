@@ -28,7 +28,7 @@ def test_parts_of_one_suite_become_one_board(make_database: MakeDatabase, toy_da
     (whole,) = load(toy_database)
     assert board.databases == ("a.db", "b.db")
     assert {p.method for p in board.places} == {"base", "g1", "g2", "dexperts"}
-    assert "1 points are in a.db and in b.db" in board.notes[0]
+    assert [(r.database, board.places[r.place].label) for r in board.repeats] == [("b.db", "base")]
     labels = {p.label: i for i, p in enumerate(whole.places)}
     for i, place in enumerate(board.places):
         assert board.get(i, "sentiment") == whole.get(labels[place.label], "sentiment")
