@@ -86,7 +86,7 @@ OF_EVALUATION = {
 def copy_point(store: Store, key: str, point: Point, position: int, source: int) -> None:
     """A point with the completions and scores of generation `source`: SQL copies them faster than Python writes."""
     db = store.db
-    with db.atomic():
+    with store._writing():
         digests = dict.fromkeys(point.recipe.coefficients, "digest")
         mixture = store.mixture(key, "transformers", "float32", point.recipe, digests)
         place = store.place(store.suite(SUITE), "transformers", position, point, mixture)
@@ -112,15 +112,20 @@ def copy_point(store: Store, key: str, point: Point, position: int, source: int)
                     [copied, evaluation],
                 )
             evaluations.append(int(copied or 0))
+            for part in ("evaluations", "estimates"):
+                store._changed(part, evaluations[-1])
+            for (metric,) in db.execute("SELECT DISTINCT metric_id FROM statistics WHERE evaluation_id = ?", [copied]):
+                store._changed("statistics", evaluations[-1], metric)
+        store._changed("generations", int(generation or 0))  # texts and scores of so large a file: the doctor's alone
         store.link(place, int(generation or 0), evaluations)
 
 
 RENDER = """
 import sys, time
 from pathlib import Path
-import leaderboard
+from leaderboard.show.render import render
 started = time.perf_counter()
-leaderboard.show.render([Path(sys.argv[1])], Path(sys.argv[2]))
+render([Path(sys.argv[1])], Path(sys.argv[2]))
 seconds = time.perf_counter() - started
 (peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")]  # KiB
 print(seconds, 1024 * int(peak))
