@@ -9,6 +9,7 @@ TABLE = {
     "perplexity": "evaluators.perplexity:Perplexity",
     "classifier": "evaluators.classifier:Classifier",
     "toxicity": "evaluators.toxicity:Toxicity",
+    "llm_judge": "evaluators.llm_judge:LlmJudge",
     "distinct": "evaluators.distinct:Distinct",
     "repetition": "evaluators.repetition:Repetition",
     "length": "evaluators.length:Length",
