@@ -14,8 +14,10 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     FiniteFloat,
+    Tag,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -282,6 +284,18 @@ class EvaluatorSpec(Value):
     options: dict[str, Any] = {}
 
 
+class Lora(Value):
+    """Train a LoRA adapter on every linear layer but the head, and merge it; alpha is twice r unless given."""
+
+    r: int = Field(ge=1)
+    alpha: float | None = Field(default=None, gt=0)
+
+    @property
+    def scale(self) -> float:
+        """alpha as PEFT wants it."""
+        return 2.0 * self.r if self.alpha is None else self.alpha
+
+
 class Trial(Value):
     """One setting of the grid that an expert is chosen from."""
 
@@ -290,6 +304,7 @@ class Trial(Value):
     steps: int
     precision: Literal["float32", "bfloat16"]
     seed: int
+    lora: Lora | None = None
 
 
 class TrialRecord(Value):
@@ -340,6 +355,7 @@ class FinetuneSpec(Value):
     precision: Literal["float32", "bfloat16"] = "float32"
     device_batch_size: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
+    lora: Lora | None = None
     exclude: tuple[PromptSource, ...] = ()
 
     @field_validator("learning_rate", "batch_size", "steps", mode="before")
@@ -358,7 +374,14 @@ class FinetuneSpec(Value):
     def trials(self) -> tuple[Trial, ...]:
         grid = dict.fromkeys(product(self.learning_rate, self.batch_size, self.steps))
         return tuple(
-            Trial(learning_rate=rate, batch_size=size, steps=steps, precision=self.precision, seed=self.seed)
+            Trial(
+                learning_rate=rate,
+                batch_size=size,
+                steps=steps,
+                precision=self.precision,
+                seed=self.seed,
+                lora=self.lora,
+            )
             for rate, size, steps in grid
         )
 
@@ -425,6 +448,19 @@ class Goal(Value):
         return (self.control, *self.cost)
 
 
+class AdapterSource(Value):
+    """A LoRA adapter as a checkpoint: the suite's name of its base, and PEFT's folder or a name on the hub."""
+
+    base: Name
+    adapter: Text
+
+
+Source = Annotated[
+    Annotated[Text, Tag("source")] | Annotated[AdapterSource, Tag("adapter")],
+    Discriminator(lambda value: "adapter" if isinstance(value, (dict, AdapterSource)) else "source"),
+]
+
+
 class Suite(Value):
     """What to benchmark: checkpoints, prompts, sampling, methods, evaluators; and, if asked for, what they cost.
 
@@ -434,7 +470,7 @@ class Suite(Value):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     title: Text = ""
     description: Text = ""
-    checkpoints: dict[Name, Text]
+    checkpoints: dict[Name, Source]
     prompts: dict[Name, PromptSource]
     sampling: Sampling = Sampling()
     methods: tuple[MethodSpec, ...]

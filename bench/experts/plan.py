@@ -14,7 +14,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bench.experts.leaks import normalised
-from bench.schema import FinetuneSpec, Prompt, PromptSource, Suite, Trial, TrialRecord, UserError
+from bench.registry import suggest
+from bench.schema import AdapterSource, FinetuneSpec, Prompt, PromptSource, Suite, Trial, TrialRecord, UserError
 from bench.suite.checkpoints import Checkpoint, resolve
 from bench.suite.keys import key_of
 from bench.suite.prompts import load_set
@@ -40,6 +41,11 @@ class PlannedTrial:
     @property
     def model(self) -> Path:
         return self.folder / "model"
+
+    @property
+    def adapter(self) -> Path:
+        """What was trained, where that was a LoRA adapter; `model` has it merged."""
+        return self.folder / "adapter"
 
     @property
     def record_path(self) -> Path:
@@ -74,7 +80,10 @@ class PlannedExpert:
     @cached_property
     def trials(self) -> list[PlannedTrial]:
         texts = [[sentence.text for sentence in sentences] for sentences in (self.train, self.validation)]
-        keys = [key_of("trial", RECIPE, self.base.digest, *texts, trial.model_dump()) for trial in self.settings]
+        keys = [
+            key_of("trial", RECIPE, self.base.digest, *texts, trial.model_dump(exclude_none=True))
+            for trial in self.settings
+        ]
         return [
             PlannedTrial(trial, key, self.cache / "experts" / key)
             for trial, key in zip(self.settings, keys, strict=True)
@@ -93,13 +102,21 @@ class PlannedExpert:
 
 def given_checkpoints(suite: Suite) -> dict[str, Checkpoint]:
     """Name -> checkpoint of those that the suite names a source for.  Raises UserError where one cannot be found."""
-    found = {}
-    for name, source in suite.checkpoints.items():
+    found: dict[str, Checkpoint] = {}
+    for name, source in sorted(suite.checkpoints.items(), key=lambda item: isinstance(item[1], AdapterSource)):
         try:
-            found[name] = resolve(source)
+            found[name] = resolve(source) if isinstance(source, str) else _adapted(source, found)
         except UserError as error:
             raise UserError(f"checkpoints.{name}: {error}") from error
-    return found
+    return {name: found[name] for name in suite.checkpoints}
+
+
+def _adapted(source: AdapterSource, found: Mapping[str, Checkpoint]) -> Checkpoint:
+    from bench.experts.adapters import densified
+
+    if source.base not in found:
+        raise UserError(f"base: no checkpoint {source.base!r} that is not an adapter{suggest(source.base, found)}")
+    return densified(found[source.base], source.adapter, cache_folder())
 
 
 def plan_experts(suite: Suite, checkpoints: Mapping[str, Checkpoint]) -> list[PlannedExpert]:

@@ -28,10 +28,12 @@ from transformers import (
     TrainingArguments,
 )
 
+from bench.experts.adapters import merged, read_adapter, with_new_adapter
 from bench.experts.plan import PlannedExpert, PlannedTrial
 from bench.progress import Advance, Task
 from bench.schema import TrialRecord, UserError
 from bench.store.write import Store
+from bench.suite.architecture import architecture
 from bench.suite.checkpoints import digest
 from bench.suite.loading import load_model, load_tokenizer
 
@@ -85,6 +87,9 @@ def train(expert: PlannedExpert, trial: PlannedTrial, workshop: Workshop, title:
         rivals = [record.perplexity for record in expert.records() if record.perplexity is not None]
         keep = keep or (perplexity is not None and perplexity <= min(rivals, default=math.inf))
         if keep:
+            if trial.trial.lora is not None:
+                _replace(trial.adapter, model.save_pretrained)
+                model = merged(expert.base, read_adapter(trial.adapter, str(trial.adapter)))
             _replace(trial.model, lambda folder: [part.save_pretrained(folder) for part in (model, tokenizer)])
         record = TrialRecord(
             key=trial.key,
@@ -137,10 +142,12 @@ def _fit(expert: PlannedExpert, trial: PlannedTrial, workshop: Workshop, title: 
     """Run the Trainer.  Returns its state, the tokenizer, the model, and how many texts were cut."""
     tokenizer = load_tokenizer(expert.base)
     model = load_model(AutoModelForCausalLM, expert.base, dtype=torch.float32)
-    context = int(model.config.max_position_embeddings)
+    context = architecture(expert.base).context or 2**20
     rows, cut = encode(tokenizer, [sentence.text for sentence in expert.train], context)
     validation, cut_too = encode(tokenizer, [sentence.text for sentence in expert.validation], context)
     settings = trial.trial
+    if settings.lora is not None:
+        model = with_new_adapter(model, settings.lora, settings.seed)
     on_device = min(settings.batch_size, workshop.device_batch_size or settings.batch_size)
     arguments = TrainingArguments(
         output_dir=str(trial.folder / "training"),

@@ -15,10 +15,12 @@ from pydantic import BaseModel, ValidationError
 
 from bench.registry import Registry, explain, suggest
 from bench.schema import (
+    AdapterSource,
     EvaluatorSpec,
     ExpertData,
     FinetuneSpec,
     Goal,
+    Lora,
     MethodSpec,
     PromptSource,
     Sampling,
@@ -64,7 +66,7 @@ def load_suite(suite: str | Mapping[str, Any], methods: Registry[Any], evaluator
     ]
     if not raw["methods"]:
         raise UserError(f"{path}: methods: expected at least one method; known: {', '.join(methods.names())}")
-    kinds = (Suite, Goal, PromptSource, Sampling, FinetuneSpec, ExpertData)
+    kinds = (Suite, AdapterSource, Goal, PromptSource, Sampling, FinetuneSpec, Lora, ExpertData)
     known = [field for kind in kinds for field in kind.model_fields]
     try:
         found = Suite(**raw)

@@ -38,7 +38,8 @@ def card(boards: Sequence[Board]) -> str:
 
 def hub_models(board: Board) -> dict[str, str]:
     """The suite's checkpoints that are models on the hub: name -> OWNER/NAME."""
-    sources = {name: str(source).partition("@")[0] for name, source in board.definition.get("checkpoints", {}).items()}
+    given = board.definition.get("checkpoints", {})
+    sources = {name: source.partition("@")[0] for name, source in given.items() if isinstance(source, str)}
     return {
         name: source
         for name, source in sources.items()

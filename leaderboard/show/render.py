@@ -320,8 +320,10 @@ def summary(board: Board, folder: str) -> dict[str, Any]:
     return {"board": board, "folder": folder, "facts": facts(board)}
 
 
-def source_name(source: str) -> str:
-    """A checkpoint's or file's name without the folders of the machine it lay on."""
+def source_name(source: str | Mapping[str, str]) -> str:
+    """A checkpoint's or file's name without the folders of the machine it lay on; an adapter's beside its base."""
+    if not isinstance(source, str):
+        return f"{source['base']} + {source_name(source['adapter'])}"
     return PurePath(source).name if source.startswith(("/", "~")) else source
 
 

@@ -342,6 +342,25 @@ def test_a_trial_that_was_cut_off_goes_on_to_the_same_weights(
     assert not (expert.trials[0].folder / "training").exists()
 
 
+def test_a_lora_expert_is_its_base_with_the_adapter_merged(folder: Path, tiny_trio: dict[str, Path]) -> None:
+    path = written(folder, tiny_trio, more="lora: {r: 2}")
+    expert = make(path, folder / "r.db")[0]
+    best = expert.best()
+    assert best is not None and best.record is not None
+    base, found = load_file(tiny_trio["base"] / "model.safetensors"), weights(expert)
+    tensors = load_file(best.adapter / "adapter_model.safetensors")
+    for name, tensor in found.items():
+        module = "base_model.model." + name.removesuffix(".weight")
+        delta = torch.zeros(())
+        if f"{module}.lora_A.weight" in tensors:  # alpha is twice r, so the scale is 2; GPT-2's layers are transposed
+            delta = 2 * (tensors[f"{module}.lora_B.weight"] @ tensors[f"{module}.lora_A.weight"]).t()
+            assert not torch.equal(tensor, base[name])
+        torch.testing.assert_close(tensor, base[name] + delta, atol=1e-6, rtol=0)
+    after = best.record.perplexity
+    assert after is not None and best.record.validations[0][1] is not None and after < best.record.validations[0][1]
+    assert plans(written(folder, tiny_trio))[0].trials[0].key != best.key
+
+
 def test_two_processes_do_not_train_one_trial(folder: Path, tiny_trio: dict[str, Path]) -> None:
     path = written(folder, tiny_trio)
     with (
