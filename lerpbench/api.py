@@ -8,9 +8,8 @@ A user's mistake raises `UserError`.
 import json
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +32,7 @@ from evaluators.judges import Judges
 from methods.base import FiniteFloat, Method, logits, weights
 
 if TYPE_CHECKING:
+    from bench.cluster.crew import Share
     from bench.run.parity import ParityReport
     from bench.run.prepare import Work
     from bench.run.stages import Stage
@@ -88,23 +88,24 @@ def plan(
     engine: str = "auto",
     only: Sequence[str] | None = None,
     limit_prompts: int | None = None,
+    workers: int | str | None = None,
+    ray: str | None = None,
 ) -> "Extent":
-    """How much a run would do, what of it is stored, the room and the time it takes; see `lerpbench.extent`."""
+    """How much a run would do, what of it is stored, the room and the time it takes; see `lerpbench.extent`.
+
+    `workers` and `ray` as in `run`: the time is that of so many at once.
+    """
     from lerpbench.extent import measured
 
     return measured(load(suite), Path(db), lambda found: prepare(found, engine, only, limit_prompts), only or (),
-                    limit_prompts)  # fmt: skip
+                    limit_prompts, _number(workers, ray))  # fmt: skip
 
 
 def machine() -> dict[str, Any]:
     """What this process runs with: packages, processor, memory, device, threads, commit; stored with every run."""
-    import torch
+    from bench import engines
 
-    from bench import engines, environment
-
-    device = engines.device()
-    name = torch.cuda.get_device_name() if device == "cuda" else device
-    return environment.describe(name, torch.get_num_threads())
+    return engines.machine()
 
 
 # ------------------------------------------------------------------------------------------------ runs
@@ -120,6 +121,7 @@ class Outcome:
     failed: Mapping[str, str]  # a point's label -> why its mixture cannot be used
     broken: Mapping[str, Sequence[str]]  # a plugin's evaluator -> what broke, point by point
     overhead: "Sequence[OverheadRecord]"  # timed by this run
+    shares: "Sequence[Share]" = ()  # what each of several workers did
 
     @property
     def rows(self) -> Rows:
@@ -141,21 +143,21 @@ def run(
     db: AnyPath = "results.db",
     *,
     site: AnyPath | None = None,
-    live: bool = True,
     engine: str = "auto",
     only: Sequence[str] | None = None,
     limit_prompts: int | None = None,
     stages: "Collection[Stage]" = STAGES,
+    workers: int | str | None = None,
+    ray: str | None = None,
     task: Task = on_terminal,
     command: str = "",
 ) -> Outcome:
     """Generate and judge a suite into a database, and write the leaderboard's pages where `site` is given.
 
-    A first edition of the pages is there when a few points of a longer run are stored; `live=False` does without.
     What is stored already is not made again, so that a run that was stopped goes on.  `stages`: some of generate,
-    probe, evaluate.  `task` shows progress (`bench.progress`); `command` goes on record.
+    probe, evaluate.  `workers`: so many processes or GPUs at once, or "auto"; `ray`: the address of a cluster that has
+    them (docs/SCALE.md).  `task` shows progress (`bench.progress`); `command` goes on record.
     """
-    from bench import engines
     from bench.run.stages import Run
 
     if site is not None:
@@ -165,13 +167,19 @@ def run(
     device = _device()
     with closing(_store(db)) as store:
         one_run = Run(work, store, _environment(store), task, command)
-        early = partial(_first_pages, db, site, task) if site and live and engines.quick_to_open(work.engine) else None
-        one_run.execute(_opener(work, device), Judges(device), stages, early)
+        shares: Sequence[Share] = ()
+        if workers is None and ray is None:
+            one_run.execute(_opener(work, device), Judges(device), stages)
+        else:
+            from bench.cluster import crew, nodes
+
+            quieten()
+            shares = crew.execute(one_run, nodes.number(str(workers or "auto")), ray, stages)
         spec, whole = work.suite.overhead, work.complete and set(STAGES) <= set(stages)
         timed = _timed(work, work.suite, store, spec, task, command, again=False) if spec and whole else []
     if site is not None:
         render(db, site)
-    return Outcome(Path(db), work.suite.name, work.engine, one_run.failed, one_run.broken, timed)
+    return Outcome(Path(db), work.suite.name, work.engine, one_run.failed, one_run.broken, timed, shares)
 
 
 def overhead(
@@ -253,13 +261,6 @@ def finetune(suite: AnySuite = "mini-finetune", db: AnyPath = "results.db", *, t
     ]  # fmt: skip
 
 
-def _first_pages(db: AnyPath, site: AnyPath, task: Task) -> None:
-    """The pages of what is stored so far.  What is wrong with them is for the last rendering to say, after the work."""
-    with task(f"Writing first pages: {Path(site) / 'index.html'}", 1) as advance, suppress(UserError):
-        render(db, site)
-        advance(1)
-
-
 def _timed(
     work: "Work", suite: Suite, store: "Store", spec: OverheadSpec, task: Task, command: str, *, again: bool
 ) -> "Sequence[OverheadRecord]":
@@ -278,6 +279,21 @@ def _timed(
     store.add_overhead(suite_id, work.engine, records, environment_id, replace=True)
     store.finish_run(run_id)
     return records
+
+
+def _number(workers: int | str | None, ray: str | None) -> int:
+    """Of workers that a run would have."""
+    if workers is None and ray is None:
+        return 1
+    from bench.cluster import nodes
+
+    given = nodes.number(str(workers or "auto"))
+    if given != "auto":
+        return given
+    if ray is None:
+        return nodes.places([nodes.this_machine()], given).workers
+    with nodes.connected(ray) as connection:
+        return nodes.places(nodes.nodes(connection), given).workers
 
 
 def _device() -> str:

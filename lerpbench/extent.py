@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import methods
+from bench.cluster.simulate import seconds_on
 from bench.run import forecast
 from bench.run.prepare import Status, Work, status
 from bench.schema import Point, Suite, UserError, canonical_json
@@ -28,6 +29,7 @@ class Extent:
     free_bytes: int  # where the database is
     stored: Status | None = None
     seconds: float | None = None  # at the rates of this suite's runs in the database; None: there are none
+    workers: int = 1  # that share the time
     model_tokens_per_s: float | None = None
     missing: UserError | None = None
 
@@ -37,7 +39,12 @@ class Extent:
 
 
 def measured(
-    suite: Suite, db: Path, prepare: Callable[[Suite], Work], only: Sequence[str], limit: int | None
+    suite: Suite,
+    db: Path,
+    prepare: Callable[[Suite], Work],
+    only: Sequence[str],
+    limit: int | None,
+    workers: int = 1,
 ) -> Extent:
     """The extent of a suite, also where its models or prompts are not here."""
     points = plan_points(suite, methods.registry(), only)
@@ -50,7 +57,7 @@ def measured(
     except UserError as error:
         return _declared(suite, points, limit, free, error)
     with closing(Reader.open(db)) if db.exists() else nullcontext() as store:
-        return _prepared(work, suite.name, store, free)
+        return _prepared(work, suite.name, store, free, workers)
 
 
 def _declared(suite: Suite, points: Sequence[Point], limit: int | None, free: int, missing: UserError) -> Extent:
@@ -62,10 +69,10 @@ def _declared(suite: Suite, points: Sequence[Point], limit: int | None, free: in
     return Extent(suite.name, points, mixtures, suite.sampling.samples, prompts, to_do, room, free, missing=missing)
 
 
-def _prepared(work: Work, name: str, store: Reader | None, free: int) -> Extent:
+def _prepared(work: Work, name: str, store: Reader | None, free: int, workers: int) -> Extent:
     found = status(work, store)
-    recipes = {planned.generation: planned.point.recipe for planned in work.planned}
-    left = [r for key, r in recipes.items() if store is None or store.generation_id(key) is None]
+    places = {planned.generation: i for i, planned in enumerate(work.planned)}
+    left = [i for key, i in places.items() if store is None or store.generation_id(key) is None]
     to_do = len(left) * work.completions_per_point
     asked = [
         (item.name, canonical_json(item.options)) for item in work.evaluators
@@ -75,13 +82,14 @@ def _prepared(work: Work, name: str, store: Reader | None, free: int) -> Extent:
     return Extent(
         suite=work.suite.name,
         points=work.points,
-        mixtures=len(recipes),
+        mixtures=len(places),
         samples=work.suite.sampling.samples,
         prompts=len(work.prompts),
         to_do=to_do,
         room_bytes=forecast.bytes_to_do(to_do, work.suite.sampling),
         free_bytes=free,
         stored=found,
-        seconds=None if rates is None else forecast.seconds_to_do(left, work.completions_per_point, rates),
+        seconds=None if rates is None else seconds_on(workers, work, left, rates),
+        workers=workers,
         model_tokens_per_s=None if rates is None else rates.model_tokens_per_s,
     )

@@ -15,14 +15,20 @@ from bench.terminal import printable, shown
 SuiteArgument = Annotated[str, typer.Argument(help="a packaged suite's name (`lerpbench suites`) or a YAML file")]
 DbOption = Annotated[Path, typer.Option("--db", help="the SQLite file that keeps everything measured")]
 SiteOption = Annotated[Path, typer.Option("--site", help="the folder for the leaderboard's pages")]
-LiveOption = Annotated[
-    bool, typer.Option("--live/--no-live", help="write first pages when a few points are stored, or only at the end")
-]
 EngineOption = Annotated[str, typer.Option("--engine", help="auto, transformers or vllm; auto: vllm where a GPU is")]
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="only this method of the suite; may be repeated")]
 LimitOption = Annotated[
     int | None,
     typer.Option("--limit-prompts", min=1, help="only the first N prompts of each set; kept apart from the full suite"),
+]
+
+WorkersOption = Annotated[
+    str | None,
+    typer.Option("--workers", envvar="LERPBENCH_WORKERS",
+                 help="so many processes or GPUs at once, through Ray; auto: every GPU, else every core"),
+]  # fmt: skip
+RayOption = Annotated[
+    str | None, typer.Option("--ray", help="the address of a Ray cluster; by default this machine alone")
 ]
 
 
@@ -32,6 +38,8 @@ def _job(
     engine: EngineOption = "auto",
     only: OnlyOption = None,
     limit_prompts: LimitOption = None,
+    workers: WorkersOption = None,
+    ray: RayOption = None,
 ) -> None:
     """The parameters of every command that works on a suite."""
 

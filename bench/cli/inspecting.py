@@ -47,10 +47,14 @@ def evaluators(name: Annotated[str | None, typer.Argument(help="show one evaluat
 
 def doctor(
     db: Annotated[Path | None, typer.Option("--db", help="check a database; exit code 1 where it is damaged")] = None,
+    ray: Annotated[str | None, typer.Option("--ray", help="show the Ray cluster of an address")] = None,
 ) -> None:
     """What this machine can do, and which engine `auto` takes here; with --db, whether a database is whole."""
     if db is not None:
         examine(db)
+        return
+    if ray is not None:
+        show_cluster(ray)
         return
     import lerpbench
     from bench import engines
@@ -70,6 +74,21 @@ def doctor(
     ):
         table.add_row(label, value)
     out.print(table)
+
+
+def show_cluster(address: str) -> None:
+    """The machines of a Ray cluster, and the workers that `auto` takes there."""
+    from bench.cluster.nodes import connected, most_threads, nodes, places
+
+    with connected(address) as ray:
+        found = nodes(ray)
+    table = Table("node", "cores", "GPUs", "memory", "state")
+    for node in found:
+        table.add_row(node.name, str(node.cpus), str(node.gpus), f"{node.memory_gib:.1f} GiB",
+                      "alive" if node.alive else "lost")  # fmt: skip
+    out.print(table)
+    room = places(found, "auto", most_threads())
+    say(f"--workers auto: {room.workers}, {room.threads} threads each" + (", one GPU each" if room.gpus else ""))
 
 
 def examine(db: Path) -> None:

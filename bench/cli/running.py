@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.table import Table
 
-from bench.cli.common import LiveOption, SiteOption, on_suite, out, say, this_command
+from bench.cli.common import SiteOption, on_suite, out, say, this_command
 
 if TYPE_CHECKING:
     from lerpbench.api import Outcome
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @on_suite
-def run(site: SiteOption = Path("site"), live: LiveOption = True, **job: Any) -> None:
+def run(site: SiteOption = Path("site"), **job: Any) -> None:
     """Generate, judge and render a suite; what is stored already is not made again.
 
     A run that was stopped goes on where it was: give the same command again. `lerpbench plan` says before how long it
@@ -24,8 +24,8 @@ def run(site: SiteOption = Path("site"), live: LiveOption = True, **job: Any) ->
     import lerpbench
     from bench.cli.timing import show_overhead
 
-    outcome = lerpbench.run(**job, site=site, live=live, command=this_command())
-    say(f"results: {outcome.db}")
+    outcome = lerpbench.run(**job, site=site, command=this_command())
+    say(*outcome.shares, f"results: {outcome.db}")
     if outcome.overhead:
         show_overhead(outcome.overhead, f"suite {outcome.suite} on {outcome.engine}")
     say(f"leaderboard: {site / 'index.html'}")
@@ -38,7 +38,7 @@ def generate(**job: Any) -> None:
     import lerpbench
 
     outcome = lerpbench.run(**job, stages=["generate"], command=this_command())
-    say(f"results: {outcome.db}")
+    say(*outcome.shares, f"results: {outcome.db}")
     report(outcome)
 
 
@@ -51,7 +51,7 @@ def evaluate(**job: Any) -> None:
     import lerpbench
 
     outcome = lerpbench.run(**job, stages=["probe", "evaluate"], command=this_command())
-    say(f"results: {outcome.db}")
+    say(*outcome.shares, f"results: {outcome.db}")
     report(outcome)
 
 
@@ -93,7 +93,8 @@ def described(extent: "Extent", db: Path) -> list[str]:
     if extent.room_bytes > extent.free_bytes:
         lines.append("WARNING: that does not fit; choose another disk with --db")
     if extent.seconds is not None:
-        return [*lines, f"time: about {about(extent.seconds)} at the rates of this suite's runs in {db} "
+        crew = f" on {extent.workers} workers" if extent.workers > 1 else ""
+        return [*lines, f"time: about {about(extent.seconds)}{crew} at the rates of this suite's runs in {db} "
                         f"({extent.model_tokens_per_s:,.0f} model tokens/s)"]  # fmt: skip
     if extent.missing:
         return [*lines, "time: unknown until what is missing is here and a part of it was run"]

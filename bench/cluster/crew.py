@@ -12,7 +12,8 @@ from typing import Any
 
 from bench.cluster.agenda import TRIES, Agenda, cost, cut
 from bench.cluster.hand import Done, Hand, Hello
-from bench.cluster.nodes import Places
+from bench.cluster.nodes import Places, Workers, connected, most_threads, nodes, places
+from bench.cluster.packing import PackedSamples
 from bench.cluster.weights import packed
 from bench.environment import digest
 from bench.run.prepare import Work
@@ -35,6 +36,10 @@ class Share:
     busy_s: float
     present_s: float
 
+    def __str__(self) -> str:
+        busy = self.busy_s / self.present_s if self.present_s else 0.0
+        return f"{self.node}, process {self.pid} ({self.device}): {self.units} units, {busy:.0%} busy"
+
 
 @dataclass
 class Member:
@@ -48,6 +53,14 @@ class Member:
     n_done: int = 0
     busy_s: float = 0.0
     since: float = 0.0
+
+
+def execute(
+    run: Run, workers: Workers, address: str | None = None, stages: Collection[Stage] = ALL_STAGES
+) -> list[Share]:
+    """A run on this machine's cores or GPUs, or on those of a Ray cluster.  Returns who did what."""
+    with connected(address) as ray:
+        return Crew(ray, run, places(nodes(ray), workers, most_threads())).execute(stages)
 
 
 class Crew:
@@ -124,7 +137,7 @@ class Crew:
             member.awaited = member.units[0][1] if member.units else None
             member.n_done += 1
             member.busy_s += answer.duration_s
-            for event in answer.events:
+            for event in answer.events():
                 self.run.keep(unit, event, member.environment_id)
             yield unit
         elif isinstance(answer, Hello) and not answer.lacking:
@@ -165,7 +178,7 @@ class Crew:
     def _samples_of(self, unit: Judge) -> Any:
         """A generation's completions in the object store, read once for the judges that follow each other."""
         if unit.position not in self._samples:
-            self._samples[unit.position] = self.ray.put(self.run.samples(unit))
+            self._samples[unit.position] = self.ray.put(PackedSamples.of(self.run.samples_of(unit)))
         self._samples.move_to_end(unit.position)
         if len(self._samples) > OPEN_GENERATIONS:
             self._samples.popitem(last=False)

@@ -3,19 +3,19 @@
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from bench import engines
 from bench.cluster import weights
+from bench.cluster.packing import Packed, PackedSamples, pack, unpack
 from bench.experts.plan import cache_folder
 from bench.run.prepare import Work
-from bench.run.units import Event, Unit
+from bench.run.units import Completed, Event, Unit
 from bench.run.worker import Worker
 from bench.suite.checkpoints import Checkpoint
-from evaluators.base import Samples
 from evaluators.judges import Judges
 
 
@@ -30,9 +30,23 @@ class Hello:
 
 
 @dataclass(frozen=True)
-class Done:
-    events: Sequence[Event]
+class PackedPiece:
+    """`Completed` on its way."""
+
+    completions: Packed
     duration_s: float
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a unit, and the seconds it took."""
+
+    packed: Sequence[Event | PackedPiece]
+    duration_s: float
+
+    def events(self) -> Iterator[Event]:
+        for one in self.packed:
+            yield Completed(unpack(one.completions), one.duration_s) if isinstance(one, PackedPiece) else one
 
 
 class Hand:
@@ -59,10 +73,13 @@ class Hand:
     def receive(self, name: str, files: weights.Files) -> None:
         weights.unpacked(self.work.checkpoints[name], files, cache_folder())
 
-    def do(self, unit: Unit, samples: Samples | None = None) -> Done:
+    def do(self, unit: Unit, samples: PackedSamples | None = None) -> Done:
         started = time.perf_counter()
-        events = list(self._worker().do(unit, samples))
-        return Done(events, time.perf_counter() - started)
+        packed = [
+            PackedPiece(pack(event.completions), event.duration_s) if isinstance(event, Completed) else event
+            for event in self._worker().do(unit, None if samples is None else samples.samples())
+        ]
+        return Done(packed, time.perf_counter() - started)
 
     def _worker(self) -> Worker:
         if self.worker is None:

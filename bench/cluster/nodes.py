@@ -58,6 +58,7 @@ def connected(address: str | None) -> Iterator[Any]:
     Raises UserError where Ray is not installed or nothing answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # workers are what the run is for, not its background
     try:
         import ray
     except ImportError as error:
@@ -84,6 +85,26 @@ def _node(found: Mapping[str, Any]) -> Node:
     has = found["Resources"]
     return Node(found["NodeManagerHostname"], int(has.get("CPU", 0)), int(has.get("GPU", 0)),
                 has.get("memory", 0) / 2**30, found["Alive"])  # fmt: skip
+
+
+def this_machine() -> Node:
+    """Without asking Ray."""
+    import torch
+
+    from bench import environment
+
+    return Node(
+        "this machine", os.cpu_count() or 1, torch.cuda.device_count(), environment.memory_bytes() / 2**30, True
+    )
+
+
+def number(given: str) -> Workers:
+    """`auto` or how many.  Raises UserError."""
+    if given == "auto":
+        return "auto"
+    if given.isdigit() and int(given):
+        return int(given)
+    raise UserError(f"--workers {given}: expected a number from 1 on, or auto")
 
 
 def most_threads() -> int | None:

@@ -1,12 +1,14 @@
 """Pure: how long a run takes on so many workers, by the agenda's own decisions on given costs.  No model, no Ray."""
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.cluster.agenda import Agenda
-from bench.run.units import Judge, Serve, Unit
+from bench.cluster.agenda import Agenda, cut
+from bench.run.forecast import Rates, seconds_to_do
+from bench.run.prepare import Work
+from bench.run.units import Judge, Piece, Serve, Unit
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,7 @@ def simulate(
     """
     seconds: dict[Unit, float] = dict(serving.items())
     seconds |= {unit: s for found in judging.values() for unit, s in found}
-    missing: dict[int, int] = {}
-    for unit in serving:
-        missing[unit.position] = missing.get(unit.position, 0) + 1
+    missing = Counter(unit.position for unit in serving)
     agenda = Agenda(serving.items())
     held: list[deque[Unit]] = [deque() for _ in range(workers)]
     running: list[tuple[float, int]] = []  # (when its unit ends, worker)
@@ -65,3 +65,13 @@ def simulate(
         hand_out()
     spent = sum(seconds.values())
     return Simulation(workers, len(seconds), now, spent / (workers * now) if now else 1.0)
+
+
+def seconds_on(workers: int, work: Work, positions: Sequence[int], rates: Rates) -> float:
+    """To serve and judge these points' mixtures at earlier runs' rates; start-up and stragglers' luck left out."""
+    units = cut(work, [Serve(position, Piece()) for position in positions], workers)
+    n_pieces = Counter(unit.position for unit in units)
+    judging_s = work.completions_per_point * rates.judging_s_per_completion
+    whole = {i: seconds_to_do([work.planned[i].point.recipe], work.completions_per_point, rates) for i in positions}
+    serving = {unit: (whole[unit.position] - judging_s) / n_pieces[unit.position] for unit in units}
+    return simulate(serving, {i: [(Judge(i, 0), judging_s)] for i in positions}, workers).duration_s

@@ -4,7 +4,7 @@ What is stored already is found by its content key and never made again, whichev
 what is to do and keeps what comes of it; a `Worker` does it, here in this process, in `bench.cluster` in many.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from typing import Literal
@@ -33,7 +33,6 @@ from evaluators.judges import Judges
 
 Stage = Literal["generate", "probe", "evaluate"]
 ALL_STAGES: tuple[Stage, ...] = ("generate", "probe", "evaluate")
-AHEAD = 6  # mixtures that are served and judged before all others, where somebody waits for first results
 
 
 class Run:
@@ -49,29 +48,10 @@ class Run:
         self.failed: dict[str, str] = {}  # a point's label -> why its mixture cannot be used
         self._pieces: dict[str, dict[int, Completed]] = {}  # of generations that are not whole yet
 
-    def execute(
-        self,
-        engine_factory: EngineFactory,
-        judges: Judges,
-        stages: Collection[Stage] = ALL_STAGES,
-        first_results: Callable[[], None] | None = None,
-    ) -> None:
-        """Do what the stages ask for and the store lacks, in this process.
-
-        With `first_results`, some mixtures of the whole range are served and judged before the others, and it is called
-        when that is stored; not where there are too few for that to come much before the end.
-        """
+    def execute(self, engine_factory: EngineFactory, judges: Judges, stages: Collection[Stage] = ALL_STAGES) -> None:
+        """Do what the stages ask for and the store lacks, in this process."""
         with self.recorded(), closing(Worker(self.work, engine_factory, judges)) as worker:
-            serving = self.serving(stages)
-            if first_results is not None and len(serving) >= 2 * AHEAD:
-                ahead = spread(serving, AHEAD)
-                first = {unit.position for unit in ahead}
-                self._do(f"First points with {self.work.engine}", ahead, worker)
-                judging = [unit for unit in self.judging(stages) if unit.position in first]
-                self._do("Judging the first points", judging, worker)
-                first_results()
-                serving = [unit for unit in serving if unit.position not in first]
-            self._do(f"Generating with {self.work.engine}", serving, worker)
+            self._do(f"Generating with {self.work.engine}", self.serving(stages), worker)
             for place, item in enumerate(self.work.evaluators):
                 judging = [unit for unit in self.judging(stages) if unit.evaluator == place]
                 self._do(f"Judging {item.name}", judging, worker)
@@ -84,7 +64,8 @@ class Run:
             return
         with self.task(title, sum(map(self.size, units))) as advance:
             for unit in units:
-                for event in worker.do(unit, self.samples(unit), advance):
+                samples = self.samples_of(unit) if isinstance(unit, Judge) else None
+                for event in worker.do(unit, samples, advance):
                     self.keep(unit, event)
 
     def size(self, unit: Unit) -> int:
@@ -180,10 +161,8 @@ class Run:
             if self._lacks(place, planned.checkpoints)
         ]
 
-    def samples(self, unit: Unit) -> Samples | None:
+    def samples_of(self, unit: Judge) -> Samples:
         """The stored completions that a unit judges."""
-        if not isinstance(unit, Judge):
-            return None
         return Samples(*self.store.generated(self._generation_id(unit.position)))
 
     def _lacks(self, place: int, subject: str) -> bool:
@@ -254,8 +233,3 @@ class Run:
             data=item.data,
         )  # fmt: skip
         self._stored(subject)
-
-
-def spread(units: Sequence[Serve], n: int) -> list[Serve]:
-    """n >= 2 units from the first to the last at equal steps, so of every kind of mixture; at least n are given."""
-    return [units[i * (len(units) - 1) // (n - 1)] for i in range(n)]

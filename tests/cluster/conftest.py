@@ -1,5 +1,6 @@
 """One small Ray cluster for all tests of this room, a suite that can be cut, and its run in this process."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from cluster_runs import prepared, run_in_process
 @pytest.fixture(scope="session")
 def ray() -> Iterator[Any]:
     """Ray on this machine, with room for two workers whatever cores there are."""
+    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     ray.init("local", num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR",

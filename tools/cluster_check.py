@@ -1,0 +1,418 @@
+"""What runs on several workers must show, measured on one machine; docs/SCALE.md has the numbers.
+
+    python -m tools.cluster_check [--out DIR] PART ...
+
+`kills`: kill -9 of a worker at 20 random moments, over runs on one cluster; `nodes`: a node taken away at 5 random
+moments from Ray's own test cluster of three; after both, the views equal the in-process run's.  `speed`: two workers
+against one, one thread each, on the mini suite.  `placing`: 500 tiny points.  `writer`: what the driver does for a
+point of 250,000 synthetic completions.  `paper`: the paper's suite on 8 and 64 GPUs, simulated from the point costs of
+a database (--db) of the mini suite.  Every part writes DIR/PART.json.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import methods
+from bench import engines, environment
+from bench.cluster.agenda import pieces
+from bench.cluster.crew import Crew, Share
+from bench.cluster.hand import Done, PackedPiece
+from bench.cluster.nodes import Places
+from bench.cluster.packing import PackedSamples, pack
+from bench.cluster.simulate import simulate
+from bench.progress import Task, silently
+from bench.run.prepare import Work
+from bench.run.prepare import prepare as prepared
+from bench.run.stages import Run
+from bench.run.units import Judge, Piece, Serve, Verdict
+from bench.schema import Completion, MethodSpec, Recipe, Suite
+from bench.stats import ScoreColumn
+from bench.store.write import Store
+from bench.suite.load import load_suite
+from bench.suite.points import plan_points
+from evaluators import registry
+from evaluators.judges import Judges
+
+Found = dict[str, Any]
+
+
+def prepare(suite: Suite | str = "mini", only: Sequence[str] = (), limit: int | None = None) -> Work:
+    known = methods.registry(), registry()
+    found = load_suite(suite, *known) if isinstance(suite, str) else suite
+    return prepared(found, *known, "transformers", engines.engine_version("transformers"), only, limit)
+
+
+def in_process(work: Work, path: Path) -> float:
+    """Seconds of a run in this process."""
+    store = Store.open(path)
+    run = Run(work, store, store.environment({}, "d"), silently)
+    started = time.perf_counter()
+    opened = partial(engines.engine_class(work.engine), work.checkpoints, work.suite.dtype, "cpu")
+    run.execute(opened, Judges("cpu"))
+    store.close()
+    return time.perf_counter() - started
+
+
+def on_workers(
+    ray: Any, work: Work, path: Path, workers: int, n_pieces: int = 1, task: Task = silently,
+    watch: Callable[[Crew], None] = lambda crew: None,
+) -> tuple[float, list[Share]]:  # fmt: skip
+    """Seconds of a run on workers with one thread each, and who did what."""
+    store = Store.open(path)
+    run = Run(work, store, store.environment({}, "d"), task)
+    crew = Crew(ray, run, Places(workers, cpus=1, gpus=0, threads=1),
+                lambda _, units, __: [piece for unit in units for piece in pieces(unit, n_pieces)])  # fmt: skip
+    watch(crew)
+    started = time.perf_counter()
+    shares = crew.execute()
+    seconds = time.perf_counter() - started
+    store.close()
+    if run.failed or run.broken:
+        raise RuntimeError(f"{run.failed} {run.broken}")
+    return seconds, shares
+
+
+def view(path: Path, name: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(path) as connection:
+        return sorted(connection.execute(f"SELECT * FROM {name}").fetchall(), key=repr)
+
+
+def same(a: Path, b: Path) -> Found:
+    """Row counts of the views, each checked to be equal."""
+    rows = {name: (view(a, name), view(b, name)) for name in ("results", "completions")}
+    return {name: {"rows": len(x), "equal": x == y} for name, (x, y) in rows.items()}
+
+
+@contextmanager
+def local(cpus: int) -> Iterator[Any]:
+    import ray
+
+    ray.init("local", num_cpus=cpus, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+# ------------------------------------------------------------------------------------------------ losses
+
+
+@contextmanager
+def meanwhile(strike: Callable[[], bool], times: int, least_s: float, most_s: float) -> Iterator[None]:
+    """Strike at random moments while the block runs, until it has hit so often."""
+    over = threading.Event()
+
+    def work() -> None:
+        hits = 0
+        while hits < times and not over.wait(random.uniform(least_s, most_s)):
+            hits += strike()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def kills(folder: Path) -> Found:
+    work = prepare(only=["base", "g1", "dexperts"], limit=40)
+    in_process(work, folder / "one.db")
+    struck: list[Found] = []
+    runs = 0
+    with local(2) as ray:
+        while len(struck) < 20:
+            crews: list[Crew] = []
+
+            def strike(seen: list[Crew] = crews, run: int = runs) -> bool:
+                busy = [m for m in seen[0].members if m.hello is not None and m.units]
+                if not busy:
+                    return False
+                victim = random.choice(busy)
+                struck.append({"run": run, "unit": str(victim.units[0][0])})
+                os.kill(victim.hello.pid, signal.SIGKILL)
+                return True
+
+            path = folder / f"{runs}.db"
+            with meanwhile(strike, 20 - len(struck), 0.5, 4.0):
+                on_workers(ray, work, path, 2, n_pieces=2, watch=crews.append)
+            found = same(path, folder / "one.db")
+            if not all(one["equal"] for one in found.values()):
+                raise RuntimeError(f"run {runs}: {found}")
+            runs += 1
+            print(f"kills: {len(struck)} so far, {runs} runs, {found}", flush=True)
+    return {"kills": len(struck), "runs": runs, "views": found, "struck": struck}
+
+
+def nodes(folder: Path) -> Found:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    work = prepare(only=["base", "g1", "dexperts"], limit=40)
+    in_process(work, folder / "one.db")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    present = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    lost = runs = 0
+    equal: list[Found] = []
+    try:
+        for n_nodes in (2, 3):
+            while len(present) < n_nodes:
+                present.append(cluster.add_node(num_cpus=1))
+            goal = 2 if n_nodes == 2 else 5
+            while lost < goal:
+
+                def strike() -> bool:
+                    nonlocal lost
+                    cluster.remove_node(present.pop(random.randrange(len(present))), allow_graceful=False)
+                    lost += 1
+                    present.append(cluster.add_node(num_cpus=1))
+                    return True
+
+                path = folder / f"nodes{runs}.db"
+                with meanwhile(strike, goal - lost, 4.0, 12.0):
+                    on_workers(ray, work, path, n_nodes, n_pieces=2)
+                equal.append({"nodes": n_nodes, **same(path, folder / "one.db")})
+                runs += 1
+                print(f"nodes: {lost} lost so far, {equal[-1]}", flush=True)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    return {"lost": lost, "runs": equal}
+
+
+# ------------------------------------------------------------------------------------------------ speed
+
+
+def speed(folder: Path) -> Found:
+    work = prepare()
+    found: Found = {"in_process_s": in_process(work, folder / "one.db")}
+    with local(2) as ray:
+        for workers in (1, 2):
+            path = folder / f"{workers}.db"
+            seconds, shares = on_workers(ray, work, path, workers)
+            started = [share.present_s for share in shares]
+            found[f"workers_{workers}"] = {
+                "duration_s": seconds, "working_s": max(started), "busy_s": [share.busy_s for share in shares],
+                "units": [share.units for share in shares], "views": same(path, folder / "one.db"),
+            }  # fmt: skip
+            print(found, flush=True)
+    (folder / "one.db").replace(folder / "mini.db")
+    alone, one, two = found["in_process_s"], found["workers_1"]["working_s"], found["workers_2"]["working_s"]
+    return {**found, "two_against_process": alone / two, "two_against_one": one / two}
+
+
+def placing(folder: Path) -> Found:
+    """Points as small as they get: two prompts of each set, no judge."""
+    alphas = tuple(i / 500 for i in range(500))
+    suite = load_suite("mini", methods.registry(), registry()).model_copy(
+        update={"name": "many", "methods": (MethodSpec(name="g1", params={"alpha": alphas}),), "evaluators": (),
+                "overhead": None}
+    )  # fmt: skip
+    work = prepare(suite, limit=2)
+    found: Found = {"in_process_s": in_process(work, folder / "one.db")}
+    with local(2) as ray:
+        for workers in (1, 2):
+            _, shares = on_workers(ray, work, folder / f"{workers}.db", workers)
+            busy, present = sum(s.busy_s for s in shares), sum(s.present_s for s in shares)
+            found[f"workers_{workers}"] = {
+                "working_s": max(s.present_s for s in shares), "busy_s": busy, "overhead": 1 - busy / present,
+                "equal": same(folder / f"{workers}.db", folder / "one.db"),
+            }  # fmt: skip
+            print(found, flush=True)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ the writer
+
+
+def writer(folder: Path, points: int = 4, prompts: int = 10_000, samples: int = 25) -> Found:
+    """What the driver does for each point: take completions from the object store, keep them, read them for the judges,
+    put them there, and keep three judges' verdicts with a score a completion."""
+    suite = load_suite("mini", methods.registry(), registry())
+    words = [
+        "the",
+        "film",
+        "was",
+        "a",
+        "quiet",
+        "surprise",
+        "nobody",
+        "could",
+        "say",
+        "why",
+        "it",
+        "stayed",
+        "with",
+        "us",
+    ]
+    source = folder / "prompts.jsonl"
+    source.write_text("".join(json.dumps({"text": f"Prompt {i} says"}) + "\n" for i in range(prompts)))
+    alphas = tuple(i / points for i in range(points))
+    suite = suite.model_copy(update={
+        "name": "writer", "methods": (MethodSpec(name="g1", params={"alpha": alphas}),), "overhead": None,
+        "prompts": {"neutral": suite.prompts["neutral"].model_copy(update={"source": str(source)})},
+        "sampling": suite.sampling.model_copy(update={"samples": samples}),
+        "evaluators": tuple(e for e in suite.evaluators if e.name in ("sentiment", "acceptability", "perplexity")),
+    })  # fmt: skip
+    work = prepare(suite)
+    store = Store.open(folder / "w.db")
+    run = Run(work, store, store.environment({}, "d"), silently)
+    chance = random.Random(0)
+    spent = {"take": 0.0, "keep": 0.0, "read": 0.0, "put": 0.0, "verdicts": 0.0}
+    by_point = []
+
+    @contextmanager
+    def timed(what: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        spent[what] += time.perf_counter() - started
+
+    n_tokens = 0
+    with local(1) as ray, run.recorded():
+        for position in range(points):
+            drawn = [
+                Completion(p, s, " ".join(chance.choices(words, k=18)), 25, "length")
+                for p in range(prompts) for s in range(samples)
+            ]  # fmt: skip
+            n_tokens += sum(c.n_tokens for c in drawn)
+            ref = ray.put(Done([PackedPiece(pack(drawn), 1.0)], 1.0))
+            del drawn
+            before = sum(spent.values())
+            with timed("take"):
+                events = list(ray.get(ref).events())
+            with timed("keep"):
+                for event in events:
+                    run.keep(Serve(position, Piece()), event)
+            with timed("read"):
+                samples_of = run.samples_of(Judge(position, 0))
+            with timed("put"):
+                ray.put(PackedSamples.of(samples_of))
+            for place, item in enumerate(work.evaluators):
+                metrics = item.evaluator.metrics()
+                scores = {metrics[0].name: ScoreColumn([0.123456789] * len(samples_of), {})}
+                verdict = Verdict(
+                    place, metrics, scores, statistics=[], items=samples_of.prompts, estimates=[], distances=[],
+                    duration_s=1.0,
+                )  # fmt: skip
+                with timed("verdicts"):
+                    run.keep(Judge(position, place), verdict)
+            by_point.append(sum(spent.values()) - before)
+            print(f"writer: point {position} took {by_point[-1]:.2f} s", flush=True)
+    completions = points * prompts * samples
+    seconds = sum(spent.values())
+    return {
+        "points": points, "completions": completions, "tokens": n_tokens, "seconds": spent, "by_point_s": by_point,
+        "completions_per_s": completions / seconds, "tokens_per_s": n_tokens / seconds,
+        "keeping_alone_tokens_per_s": n_tokens / spent["keep"], "seconds_per_point": seconds / points,
+        "database_bytes": (folder / "w.db").stat().st_size,
+    }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ the paper
+
+
+def paper(folder: Path, db: Path, keeping_s: float) -> Found:
+    """Costs of the paper's points as those of the mini suite's: seconds a model token of a recorded generation, drawn
+    at random within its space; and of a recorded verdict of each judge and probe.  The scale: 50,000 tokens/s a GPU.
+    """
+    suite = load_suite("paper", methods.registry(), registry())
+    recipes = {point.recipe.model_dump_json(): point.recipe for point in plan_points(suite, methods.registry())}
+    n_completions, per_second = 10_000 * suite.sampling.samples, 50_000
+    chance = random.Random(0)
+    costs = recorded(db)
+    n_tokens = n_completions * costs["tokens_per_completion"]
+    mean = sum(costs["weights"]) / len(costs["weights"])
+    found: Found = {"mixtures": len(recipes), "recorded": {k: len(v) for k, v in costs.items() if isinstance(v, list)}}
+    for whole in (False, True):
+        for workers in (8, 64):
+            serving: dict[Serve, float] = {}
+            judging: dict[int, list[tuple[Judge, float]]] = {}
+            dear = {i: chance.choice(costs[recipe.space]) / mean * recipe.models_per_token * n_tokens / per_second
+                    for i, recipe in enumerate(recipes.values())}  # fmt: skip
+            fair = sum(recipe.models_per_token for recipe in recipes.values()) / (workers * 8)
+            for i, recipe in enumerate(recipes.values()):
+                n = 1 if whole else max(1, -(-recipe.models_per_token // max(fair, 1e-9)).__ceil__())
+                probing = sum(chance.choice(one) for one in costs["probes"]) / mean * n_tokens / per_second
+                for unit in pieces(Serve(i, Piece()), int(n)):
+                    serving[unit] = dear[i] / n + (probing if unit.piece == Piece(0, int(n)) else 0)
+                judging[i] = [
+                    (Judge(i, place), chance.choice(one) / mean * n_tokens / per_second)
+                    for place, one in enumerate(costs["judges"])
+                ]
+            one = simulate(serving, judging, workers, start_s=120.0, keeping_s=keeping_s / 4)
+            key = f"{workers} GPUs, {'whole points' if whole else 'cut'}"
+            found[key] = {"units": one.units, "hours": one.duration_s / 3600, "busy": one.busy}
+            print(key, found[key], flush=True)
+    return found
+
+
+def recorded(db: Path) -> Mapping[str, Any]:
+    """Of every stored generation, seconds a model token by space; of every judge and probe, seconds over the tokens of
+    the completions that a point has: the unit in which all of them add up."""
+    with sqlite3.connect(f"file:{db}?mode=ro", uri=True) as connection:
+        rows = connection.execute(
+            "SELECT recipe, n_tokens, n_completions, duration_s FROM generations "
+            "JOIN mixtures ON mixtures.id = mixture_id"
+        ).fetchall()
+        verdicts = connection.execute(
+            "SELECT evaluator, generation_id IS NULL, duration_s FROM evaluations WHERE evaluator != 'weight_distance'"
+        ).fetchall()
+    spaces: dict[str, list[float]] = {"weights": [], "logits": []}
+    for recipe, n_tokens, _, duration_s in rows:
+        mixed = Recipe.model_validate_json(recipe)
+        spaces[mixed.space].append(duration_s / n_tokens / mixed.models_per_token)
+    tokens = sum(row[1] for row in rows) / len(rows)
+    names = dict.fromkeys((evaluator, probe) for evaluator, probe, _ in verdicts)
+    by_name = {key: [s / tokens for name, probe, s in verdicts if (name, probe) == key] for key in names}
+    return {
+        **spaces,
+        "tokens_per_completion": sum(row[1] for row in rows) / sum(row[2] for row in rows),
+        "judges": [found for (_, probe), found in by_name.items() if not probe],
+        "probes": [found for (_, probe), found in by_name.items() if probe],
+    }
+
+
+PARTS: Mapping[str, Callable[..., Found]] = {
+    "kills": kills, "nodes": nodes, "speed": speed, "placing": placing, "writer": writer, "paper": paper,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="+", choices=PARTS)
+    parser.add_argument("--out", type=Path, default=Path("cluster-check"))
+    parser.add_argument("--db", type=Path, help="recorded point costs, for `paper`")
+    parser.add_argument("--keeping-s", type=float, default=0.0, help="what the writer needs for a point, for `paper`")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    random.seed(given.seed)
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    given.out.mkdir(parents=True, exist_ok=True)
+    for part in given.parts:
+        arguments = {"db": given.db, "keeping_s": given.keeping_s} if part == "paper" else {}
+        with tempfile.TemporaryDirectory() as folder:
+            found = PARTS[part](Path(folder), **arguments)
+            if (kept := Path(folder) / "mini.db").exists():
+                kept.replace(given.out / "mini.db")
+        facts = environment.describe("cpu", int(os.environ.get("OMP_NUM_THREADS", "0")))
+        text = json.dumps({"machine": facts, **found}, indent=1)
+        (given.out / f"{part}.json").write_text(text)
+        print(part, json.dumps({k: v for k, v in found.items() if k != "struck"}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
