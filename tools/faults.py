@@ -255,6 +255,31 @@ def full_disks(home: Path, trials: int, rng: random.Random) -> Tally:
     return tally
 
 
+def full_caches(home: Path, trials: int, rng: random.Random) -> Tally:
+    """The same for fine-tuning's cache and for a bundle: one line, and more room finishes it."""
+    tally, disk, whole = Tally(), fresh(home / "disk"), views(home / "trained.db")
+    need = sum(map(len, files(home / "cache").values()))
+    command("submit", "--db", home / "whole.db", "--out", home / "whole.zip", folder=home)
+    bundle = (home / "whole.zip").stat().st_size
+    for trial in range(trials):
+        share = (trial + 0.5) / trials
+        with small_disk(disk, int(need * share / 4096 + 1) * 4096), environment(LERPBENCH_CACHE=str(disk / "cache")):
+            rescued = fresh(home / "rescued")
+            ended = command("finetune", home / "training.yaml", "--db", rescued / "r.db", folder=home)
+            tally.count(ended.is_one_line, "finetune: one line, exit code 2", f"code {ended.code}: {ended.told[-300:]}")
+            if (disk / "cache").exists():
+                shutil.copytree(disk / "cache", rescued / "cache")
+        with environment(LERPBENCH_CACHE=str(rescued / "cache")):
+            ended = command("finetune", home / "training.yaml", "--db", rescued / "r.db", folder=home)
+        same = ended.code == 0 and views(rescued / "r.db") == whole
+        tally.count(same, "finetune: finished with more room", ended.told[-300:])
+        with small_disk(disk, int(bundle * share / 4096) * 4096 or 4096):
+            ended = command("submit", "--db", home / "whole.db", "--out", disk / "b.zip", folder=home)
+            right = ended.is_one_line and not (disk / "b.zip").exists()
+            tally.count(right, "submit: one line, no bundle", f"code {ended.code}: {ended.told[-300:]}")
+    return tally
+
+
 @contextlib.contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[None]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
@@ -457,6 +482,7 @@ FAULTS: dict[str, tuple[Callable[[Path, int, random.Random], Tally], int]] = {
     "kills of render": (kill_renders, 40),
     "kills of submit": (kill_submits, 40),
     "full disks": (full_disks, 20),
+    "full disks of finetune and submit": (full_caches, 10),
     "two writers": (two_writers, 30),
     "flipped bytes": (flipped_bytes, 100),
     "malformed files": (malformed, 40),

@@ -5,9 +5,11 @@ Causal language modelling with transformers' Trainer: AdamW, learning rate falli
 goes on from its last Trainer checkpoint, with the same batches and weights as if nothing had happened.
 """
 
+import errno
 import fcntl
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +41,7 @@ from bench.suite.loading import load_model, load_tokenizer
 
 VALIDATIONS = 10  # in the course of a trial
 CHECKPOINT_EVERY_S = 120.0  # what a killed trial loses at most, apart from a step
+LEAST_FREE = 2**20  # bytes; a disk with less is full
 IGNORED = -100  # the label of padding
 
 
@@ -80,7 +83,7 @@ def choose(expert: PlannedExpert, workshop: Workshop) -> PlannedTrial:
 
 def train(expert: PlannedExpert, trial: PlannedTrial, workshop: Workshop, title: str, *, keep: bool = False) -> None:
     """Train one trial to its end and record it; its weights are kept if it is the best of its grid so far."""
-    with claimed(trial.folder):
+    with claimed(trial.folder), kept_whole(trial.folder):
         state, tokenizer, model, n_cut = _fit(expert, trial, workshop, title)
         validations = tuple((e["step"], e["perplexity"]) for e in state.log_history if "perplexity" in e)
         perplexity = validations[-1][1]
@@ -117,6 +120,22 @@ def _replace(folder: Path, save: Callable[[Path], object]) -> None:
     save(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
+
+
+@contextmanager
+def kept_whole(folder: Path) -> Iterator[None]:
+    """What cannot be written, most often for want of room, as one line.
+
+    safetensors and torch tell it in errors of their own, one with the system's words, one without.
+    """
+    try:
+        yield
+    except Exception as error:
+        full = os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(folder).free < LEAST_FREE
+        if not (full or isinstance(error, OSError)):
+            raise
+        told = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder}: cannot be written: {told}; make room, or set LERPBENCH_CACHE") from error
 
 
 @contextmanager
