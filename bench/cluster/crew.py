@@ -18,7 +18,7 @@ from bench.cluster.weights import packed
 from bench.environment import digest
 from bench.run.prepare import Work
 from bench.run.stages import ALL_STAGES, Run, Stage
-from bench.run.units import Failed, Judge, Serve, Unit
+from bench.run.units import Broken, Failed, Judge, Serve, Unit
 from bench.schema import UserError
 
 Cut = Callable[[Work, list[Serve], int], list[Serve]]
@@ -162,7 +162,8 @@ class Crew:
         self.members.append(self._hired())
         for unit, _ in list(member.units)[:1]:
             if not agenda.failed(unit):
-                self.run.keep(unit, Failed(f"its worker was lost {TRIES} times, the last time so: {why}"))
+                told = f"its worker was lost {TRIES} times, the last time so: {why}"
+                self.run.keep(unit, Failed(told) if isinstance(unit, Serve) else Broken(unit.evaluator, told))
                 yield unit
 
     def _hired(self) -> Member:

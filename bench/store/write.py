@@ -141,6 +141,7 @@ class Store(Reader):
         """Why a point has no completions; stands until it is linked to some work again."""
         with self._writing():
             self.db.execute("UPDATE points SET failed = ? WHERE id = ?", [reason, point_id])
+            self._changed("points", point_id)
 
     def link(self, point_id: int, generation_id: int | None, evaluation_ids: Sequence[int]) -> None:
         """What stands for a point from now on: its generation, and exactly these evaluations."""

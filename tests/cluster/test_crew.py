@@ -52,6 +52,16 @@ def test_a_unit_that_loses_three_workers_fails_its_point_and_no_other(wide_suite
     assert len(places) == 7 and ("dexperts", '{"alpha":1}') not in places
 
 
+def test_a_verdict_that_loses_three_workers_is_missing_and_no_other(wide_suite: Path, tmp_path: Path) -> None:
+    """The first worker is lost in its second unit, after serving the base; so are two more in their first."""
+    ray = RayHere(lambda worker, call: (worker, call) in ((0, 2), (1, 1), (2, 1)))
+    run, _ = run_on(ray, prepared(wide_suite, ["base"]), tmp_path / "r.db", workers=1, n_pieces=1)
+    assert not run.failed and list(run.broken) == ["perplexity"]
+    assert run.broken["perplexity"][0].startswith("base: its worker was lost 3 times")
+    found = {row[5] for row in view(tmp_path / "r.db", "results")}
+    assert "distinct_1" in found and "perplexity" not in found
+
+
 def test_workers_that_do_not_start_end_the_run(wide_suite: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the workers do not start: .*it was told so"):
         run_on(RayHere(lambda worker, call: True), prepared(wide_suite, ["base"]), tmp_path / "r.db")
