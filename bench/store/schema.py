@@ -14,8 +14,8 @@ CREATE TABLE suites (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, definiti
 CREATE TABLE runs (id INTEGER PRIMARY KEY, suite_id INTEGER NOT NULL REFERENCES suites(id),
     engine TEXT NOT NULL, environment_id INTEGER NOT NULL REFERENCES environments(id),
     command TEXT NOT NULL, started_at TEXT NOT NULL, finished_at TEXT);
-CREATE TABLE inputs (id INTEGER PRIMARY KEY, set_name TEXT NOT NULL, row INTEGER NOT NULL, text TEXT NOT NULL,
-    UNIQUE (set_name, row, text));
+CREATE TABLE inputs (id INTEGER PRIMARY KEY, set_name TEXT NOT NULL CHECK (set_name != ''),
+    row INTEGER NOT NULL, text TEXT NOT NULL, UNIQUE (set_name, row, text));
 CREATE TABLE metrics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, direction TEXT NOT NULL,
     unit TEXT NOT NULL, description TEXT NOT NULL);
 CREATE TABLE mixtures (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, engine TEXT NOT NULL,
@@ -40,8 +40,8 @@ CREATE TABLE statistics (evaluation_id INTEGER NOT NULL REFERENCES evaluations(i
     numerator REAL NOT NULL, denominator REAL NOT NULL, n_scored INTEGER NOT NULL, n_total INTEGER NOT NULL,
     PRIMARY KEY (evaluation_id, metric_id, input_id)) WITHOUT ROWID;
 CREATE TABLE estimates (id INTEGER PRIMARY KEY, evaluation_id INTEGER NOT NULL REFERENCES evaluations(id),
-    metric_id INTEGER NOT NULL REFERENCES metrics(id), prompts TEXT, value REAL, low REAL, high REAL,
-    n_scored INTEGER NOT NULL, n_total INTEGER NOT NULL, reason TEXT, transform TEXT);
+    metric_id INTEGER NOT NULL REFERENCES metrics(id), prompts TEXT CHECK (prompts != ''), value REAL, low REAL,
+    high REAL, n_scored INTEGER NOT NULL, n_total INTEGER NOT NULL, reason TEXT, transform TEXT);
 CREATE INDEX estimates_by_evaluation ON estimates (evaluation_id);
 CREATE TABLE weight_distances (id INTEGER PRIMARY KEY, evaluation_id INTEGER NOT NULL REFERENCES evaluations(id),
     pair TEXT NOT NULL, tensor TEXT NOT NULL, elements INTEGER NOT NULL, distance REAL NOT NULL,

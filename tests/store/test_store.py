@@ -238,3 +238,11 @@ def test_a_killed_writers_half_transaction_does_not_hinder_reading(tmp_path: Pat
 def test_our_files_say_so_in_their_header(tmp_path: Path) -> None:
     Store.open(tmp_path / "r.db").close()
     assert (tmp_path / "r.db").read_bytes()[68:72] == APPLICATION_ID.to_bytes(4, "big")
+
+
+def test_a_prompt_set_without_a_name_cannot_be_stored(store: Store) -> None:
+    """On the board an empty name stands for all prompts."""
+    fill(store)
+    for sql in ("UPDATE estimates SET prompts = ''", "UPDATE inputs SET set_name = ''"):
+        with pytest.raises(sqlite3.IntegrityError, match="CHECK constraint failed"):
+            store.db.execute(sql)
