@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -33,10 +34,11 @@ from leaderboard.measure.rank import (
     time_over_base,
 )
 from leaderboard.numbers import plain
+from leaderboard.paper.static import palette
 from leaderboard.read.board import ALL, Board
 from leaderboard.read.merge import load_boards
 from leaderboard.read.query import open_stores
-from leaderboard.show import completions, figures
+from leaderboard.show import completions, figures, frontier
 from leaderboard.show.cells import write_csv
 
 MANIFEST = ".lerpbench-site.json"
@@ -141,8 +143,12 @@ def board_files(
     }
     tables = [(prompts, rank(board, series, prompts)) for prompts in (ALL, *board.sets)]
     data = figures.page_data(board, series)
+    ranked, times = rankings(board, series), {s.name: time_over_base(board, s) for s in series if board.overhead}
+    still = frontier.picture(board, tables[0][1])
+    image = env.get_template("frontier.svg").render(f=still, palette=palette()) if still else ""
     page = env.get_template("board.html").render(
-        **common, page="board", tables=tables, data=data,
+        **common, page="board", tables=tables, data=data, picture=image, reported=reported(board), times=times,
+        uses=ranked[ALL]["up" if board.goal.sign > 0 else "down"],
         verdicts=[(prompts, verdict(board, rows, prompts)) for prompts, rows in tables],
         groups=grouped(data["figures"]), families=families(board),
     )  # fmt: skip
@@ -154,9 +160,9 @@ def board_files(
         f"{folder}ranking.html": env.get_template("ranking.html").render(
             **common,
             page="ranking",
-            rankings=rankings(board, series),
+            rankings=ranked,
             reported=reported(board),
-            times={s.name: time_over_base(board, s) for s in series} if board.overhead else {},
+            times=times,
         ),
         f"{folder}compare.html": env.get_template("compare.html").render(
             **common, page="compare", series=series, levels=compared(board, series)
@@ -177,6 +183,8 @@ def board_files(
             **common, page="methodology", text=methodology()
         ),
         f"{folder}results.csv": results_csv(board),
+        f"{folder}frontier.svg": image,
+        f"{folder}cite.bib": cite(board),
     }
     if len(board.databases) > 1:
         found[f"{folder}submissions.html"] = env.get_template("submissions.html").render(
@@ -208,6 +216,22 @@ def compared(board: Board, series: Sequence[Series]) -> list[tuple[Level, list[C
     return [
         (level, [c for c in found if c.differences]) for level, found in levels if any(c.differences for c in found)
     ]
+
+
+def cite(board: Board) -> str:
+    """The board as a BibTeX entry: what was measured, when, by which version, and of which bytes."""
+    versions = {run.environment.get("packages", {}).get("lerpbench") for run in board.runs}
+    version = ", ".join(sorted(str(v) for v in versions if v)) or "unknown"
+    days = sorted(run.finished_at or run.started_at for run in board.runs)
+    title = re.sub(r"[^\w .,:()-]", " ", board.title)
+    seen = f"suite {board.suite} on {board.engine}, {board.protocol.dtype}; prompts {board.protocol.texts[:16]}"
+    fields = {
+        "title": f"{{lerpbench: {title}}}",
+        "year": days[-1][:4] if days else "",
+        "note": f"{re.sub(r'[^ -~]|[{}]', ' ', seen)}; lerpbench {version}",
+    }
+    lines = "".join(f"  {name} = {{{value}}},\n" for name, value in fields.items() if value)
+    return f"@misc{{lerpbench-{slug(board.suite)}-{board.engine},\n{lines}}}\n"
 
 
 def recipes(board: Board) -> list[dict[str, Any]]:

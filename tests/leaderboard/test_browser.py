@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import axe_core_python
 import numpy as np
 import pytest
 from toyboard import HOSTILE, MakeDatabase, make_suite
@@ -50,6 +51,42 @@ def test_page_is_quiet_and_fits(chromium: Browser, site: Path, page: str, width:
     assert outside == []
     wide = chromium.run("return [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     assert wide[0] <= wide[1] == width
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_has_no_serious_barrier(chromium: Browser, site: Path, page: str) -> None:
+    """axe-core finds nothing serious or critical, in either theme."""
+    axe = Path(axe_core_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+    for width, dark in ((1280, False), (390, True)):
+        chromium.open(site / f"{page}.html", width=width, dark=dark)
+        ready(chromium, page)
+        chromium.run(axe)
+        found = chromium.run("return axe.run().then((r) => r.violations.map((v) => [v.impact, v.id, v.nodes[0].html]))")
+        assert [one for one in found if one[0] in ("serious", "critical")] == [], "dark" if dark else "light"
+
+
+def test_the_first_page_is_small_and_paints_before_the_plots(chromium: Browser, site: Path) -> None:
+    """What the front page needs before its plots' script: under 400 KB; the picture is there without any script."""
+    before = ("index.html", "assets/style.css", "assets/site.js", "assets/charts.js", "assets/board.js")
+    assert sum((site / name).stat().st_size for name in before) < 400_000
+    chromium.devtools("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        chromium.open(site / "index.html")
+        assert chromium.run("return document.querySelector('.still svg').getBoundingClientRect().height") > 300
+    finally:
+        chromium.devtools("Emulation.setScriptExecutionDisabled", value=False)
+    order = chromium.run("return [...document.scripts].map((s) => s.src.split('/').pop()).filter(Boolean)")
+    assert order == ["site.js", "plotly.min.js", "charts.js", "board.js"]
+
+
+def test_what_to_use_at_a_strength(chromium: Browser, site: Path) -> None:
+    chromium.open(site / "index.html")
+    ready(chromium, "index")
+    first = shown(chromium, "[data-strength] h3")
+    assert len(first) == 1
+    options = chromium.run("return [...document.querySelector('[data-chooses=strength]').options].map((o) => o.value)")
+    choose(chromium, "[data-chooses=strength]", options[-1])
+    assert shown(chromium, "[data-strength] h3") == [f"Sentiment {options[-1]} or more"] != first
 
 
 def test_columns_sort(chromium: Browser, site: Path) -> None:

@@ -11,6 +11,7 @@ import yaml
 from huggingface_hub import EvalResultEntry
 from huggingface_hub._eval_results import parse_eval_result_entries
 from standin import TOKEN, Hub, Lerpbench
+from webdriver import browser, why_missing
 
 from bench.publishing import parcels
 from bench.publishing.branch import commit_site
@@ -59,6 +60,18 @@ def test_site_bundle_and_results_arrive(hub: Hub, lerpbench: Lerpbench, on_the_h
     assert perplexity.value == pytest.approx(board.value(board.base, "perplexity"), rel=1e-5)
     assert perplexity.notes is not None and "15 of 15 scored" in perplexity.notes
     assert perplexity.source_url == f"{hub.url}/spaces/ann/board"
+
+
+@pytest.mark.skipif(why_missing() is not None, reason=str(why_missing()))
+def test_the_space_opens_in_a_browser(hub: Hub, lerpbench: Lerpbench, measured: Path) -> None:
+    assert lerpbench("publish", measured, "--space", "ann/board").returncode == 0
+    with browser() as chromium:
+        chromium.open(f"{hub.url}/pages/ann/board/")
+        chromium.wait("document.querySelectorAll('.js-plotly-plot').length > 0")
+        assert chromium.run("return document.querySelector('h1').textContent") == "tiny"
+        chromium.run("[...document.querySelectorAll('nav a')].find((a) => a.textContent === 'Completions').click()")
+        chromium.wait("document.querySelectorAll('.text').length > 0")
+        assert [line for line in chromium.console() if "favicon" not in line] == []
 
 
 def test_a_second_site_replaces_the_first_and_leaves_the_rest(hub: Hub, lerpbench: Lerpbench, measured: Path) -> None:
