@@ -26,7 +26,7 @@ from typing import Any
 
 import methods
 from bench import engines, environment
-from bench.cluster.agenda import pieces
+from bench.cluster.agenda import in_pieces, pieces
 from bench.cluster.crew import Crew, Share
 from bench.cluster.hand import Done, PackedPiece
 from bench.cluster.nodes import Places
@@ -337,24 +337,27 @@ def paper(folder: Path, db: Path, keeping_s: float) -> Found:
     n_tokens = n_completions * costs["tokens_per_completion"]
     mean = sum(costs["weights"]) / len(costs["weights"])
     found: Found = {"mixtures": len(recipes), "recorded": {k: len(v) for k, v in costs.items() if isinstance(v, list)}}
-    for whole in (False, True):
+    for engine in ("transformers", "vllm"):  # points cut, and points whole
         for workers in (8, 64):
-            serving: dict[Serve, float] = {}
-            judging: dict[int, list[tuple[Judge, float]]] = {}
-            dear = {i: chance.choice(costs[recipe.space]) / mean * recipe.models_per_token * n_tokens / per_second
-                    for i, recipe in enumerate(recipes.values())}  # fmt: skip
-            fair = sum(recipe.models_per_token for recipe in recipes.values()) / (workers * 8)
-            for i, recipe in enumerate(recipes.values()):
-                n = 1 if whole else max(1, -(-recipe.models_per_token // max(fair, 1e-9)).__ceil__())
+            dear = [
+                chance.choice(costs[recipe.space]) / mean * recipe.models_per_token * n_tokens / per_second
+                for recipe in recipes.values()
+            ]
+            models = {Serve(i, Piece()): float(one.models_per_token) for i, one in enumerate(recipes.values())}
+            units = in_pieces(models, workers, n_completions) if engine == "transformers" else list(models)
+            serving = {}
+            for unit in units:
+                assert unit.piece is not None
                 probing = sum(chance.choice(one) for one in costs["probes"]) / mean * n_tokens / per_second
-                for unit in pieces(Serve(i, Piece()), int(n)):
-                    serving[unit] = dear[i] / n + (probing if unit.piece == Piece(0, int(n)) else 0)
-                judging[i] = [
-                    (Judge(i, place), chance.choice(one) / mean * n_tokens / per_second)
-                    for place, one in enumerate(costs["judges"])
-                ]
-            one = simulate(serving, judging, workers, start_s=120.0, keeping_s=keeping_s / 4)
-            key = f"{workers} GPUs, {'whole points' if whole else 'cut'}"
+                serving[unit] = dear[unit.position] / unit.piece.of + (probing if unit.piece.index == 0 else 0.0)
+            judging = {
+                i: [(Judge(i, place), chance.choice(one) / mean * n_tokens / per_second)
+                    for place, one in enumerate(costs["judges"])]
+                for i in range(len(recipes))
+            }  # fmt: skip
+            one = simulate(serving, judging, workers, start_s=120.0, keeping_s=keeping_s * len(recipes) / (
+                len(serving) + sum(map(len, judging.values()))))  # fmt: skip
+            key = f"{workers} GPUs, {engine}"
             found[key] = {"units": one.units, "hours": one.duration_s / 3600, "busy": one.busy}
             print(key, found[key], flush=True)
     return found

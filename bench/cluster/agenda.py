@@ -6,7 +6,7 @@ waits for the driver, and at the end nobody waits behind another.
 """
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -31,12 +31,18 @@ def cost(work: Work, unit: Unit) -> float:
 
 def cut(work: Work, units: Sequence[Serve], workers: int) -> list[Serve]:
     """Large points in pieces, so that the last one does not hold up the run; one worker's are left whole."""
-    total = sum(cost(work, unit) for unit in units)
-    most = max(1, work.completions_per_point // LEAST_COMPLETIONS)
-    if workers == 1 or most == 1 or not engines.divides(work.engine):
+    if not engines.divides(work.engine):
         return list(units)
-    fair = total / (workers * UNITS_PER_WORKER)
-    return [piece for unit in units for piece in pieces(unit, min(most, ceil(cost(work, unit) / fair)))]
+    return in_pieces({unit: cost(work, unit) for unit in units}, workers, work.completions_per_point)
+
+
+def in_pieces(costs: Mapping[Serve, float], workers: int, completions_per_point: int) -> list[Serve]:
+    """No unit dearer than an eighth of a worker's share, and no piece too small."""
+    most = max(1, completions_per_point // LEAST_COMPLETIONS)
+    if workers == 1 or most == 1:
+        return list(costs)
+    fair = sum(costs.values()) / (workers * UNITS_PER_WORKER)
+    return [piece for unit, dear in costs.items() for piece in pieces(unit, min(most, ceil(dear / fair)))]
 
 
 def pieces(unit: Serve, n: int) -> list[Serve]:
