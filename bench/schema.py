@@ -472,6 +472,8 @@ class Suite(Value):
     description: Text = ""
     checkpoints: dict[Name, Source]
     prompts: dict[Name, PromptSource]
+    chat: bool = False
+    system: Text = ""
     sampling: Sampling = Sampling()
     methods: tuple[MethodSpec, ...]
     evaluators: tuple[EvaluatorSpec, ...] = ()
@@ -484,6 +486,12 @@ class Suite(Value):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return value if isinstance(value, (list, tuple)) else (value,)
+
+    @model_validator(mode="after")
+    def _system_is_for_chat(self) -> "Suite":
+        if self.system and not self.chat:
+            raise ValueError("system is the text before a chat's first turn; it needs chat: true")
+        return self
 
     @property
     def checkpoint_names(self) -> tuple[str, ...]:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import methods
+from bench import engines
 from bench.cluster.simulate import seconds_on
+from bench.engines.vllm import free_and_total_bytes
 from bench.run import forecast
+from bench.run.memory import Memory, needed
 from bench.run.prepare import Status, Work, status
 from bench.schema import Point, Suite, UserError, canonical_json
 from bench.store.read import Reader
@@ -32,6 +35,8 @@ class Extent:
     workers: int = 1  # that share the time
     model_tokens_per_s: float | None = None
     missing: UserError | None = None
+    memory: Memory | None = None  # that the models take; None where some are not here
+    device_bytes: int = 0  # of memory that the device has
 
     @property
     def completions_per_mixture(self) -> int | None:
@@ -92,4 +97,6 @@ def _prepared(work: Work, name: str, store: Reader | None, free: int, workers: i
         seconds=None if rates is None else seconds_on(workers, work, left, rates),
         workers=workers,
         model_tokens_per_s=None if rates is None else rates.model_tokens_per_s,
+        memory=needed(work, engines.device()),
+        device_bytes=free_and_total_bytes(engines.device())[1],
     )

@@ -1,10 +1,12 @@
 """What the commands share: options, and how anything gets on the screen."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable
+from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -30,6 +32,9 @@ WorkersOption = Annotated[
 RayOption = Annotated[
     str | None, typer.Option("--ray", help="the address of a Ray cluster; by default this machine alone")
 ]
+ParallelOption = Annotated[
+    int | None, typer.Option("--tensor-parallel", min=1, help="GPUs that share one vLLM engine's weights")
+]
 
 
 def _job(
@@ -40,6 +45,7 @@ def _job(
     limit_prompts: LimitOption = None,
     workers: WorkersOption = None,
     ray: RayOption = None,
+    tensor_parallel: ParallelOption = None,
 ) -> None:
     """The parameters of every command that works on a suite."""
 
@@ -47,9 +53,16 @@ def _job(
 def on_suite(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose `**job` takes the parameters of every command that works on a suite."""
     own = [p for p in signature(command).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
-    command.__dict__["__signature__"] = Signature([*signature(_job).parameters.values(), *own])
-    command.__annotations__ |= _job.__annotations__
-    return command
+
+    @wraps(command)
+    def on_this_machine(*, tensor_parallel: int | None = None, **given: Any) -> None:
+        if tensor_parallel is not None:
+            os.environ["LERPBENCH_VLLM_TENSOR_PARALLEL"] = str(tensor_parallel)
+        command(**given)
+
+    on_this_machine.__dict__["__signature__"] = Signature([*signature(_job).parameters.values(), *own])
+    on_this_machine.__annotations__ = command.__annotations__ | _job.__annotations__
+    return on_this_machine
 
 
 class Screen(Console):

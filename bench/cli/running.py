@@ -10,6 +10,7 @@ from rich.table import Table
 from bench.cli.common import SiteOption, on_suite, out, say, this_command
 
 if TYPE_CHECKING:
+    from bench.run.memory import Memory
     from lerpbench.api import Outcome
     from lerpbench.extent import Extent
 
@@ -90,6 +91,8 @@ def described(extent: "Extent", db: Path) -> list[str]:
         lines.append(f"to do: {extent.to_do:,} completions")
     lines.append(f"room: at most {megabytes(extent.room_bytes)} with three scores each; "
                  f"{megabytes(extent.free_bytes)} are free where {db} is")  # fmt: skip
+    if extent.memory is not None:
+        lines += in_memory(extent.memory, extent.device_bytes)
     if extent.room_bytes > extent.free_bytes:
         lines.append("WARNING: that does not fit; choose another disk with --db")
     if extent.seconds is not None:
@@ -100,6 +103,25 @@ def described(extent: "Extent", db: Path) -> list[str]:
         return [*lines, "time: unknown until what is missing is here and a part of it was run"]
     return [*lines, "time: unknown until a part was run; `lerpbench run` with --limit-prompts 4 --only METHOD makes it "
                     "known"]  # fmt: skip
+
+
+def in_memory(memory: "Memory", device_bytes: int) -> list[str]:
+    """What the models take, and whether it fits."""
+    from bench.run.forecast import megabytes
+
+    parts = {
+        "checkpoints to mix": memory.anchors,
+        "their mixture": memory.served,
+        "members": memory.members,
+        "key-value cache": memory.cache,
+    }
+    told = ", ".join(f"{megabytes(n_bytes)} {name}" for name, n_bytes in parts.items() if n_bytes)
+    lines = [
+        f"memory: about {megabytes(memory.total)} ({told}); judges apart; the device has {megabytes(device_bytes)}"
+    ]
+    if memory.total > device_bytes:
+        lines.append("WARNING: that does not fit; checkpoints to mix go to the host's memory, the rest must fit")
+    return lines
 
 
 def report(outcome: "Outcome") -> None:

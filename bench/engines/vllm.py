@@ -169,6 +169,7 @@ class VllmEngine:
             "seed": 0,
             "generation_config": "vllm",  # ignore the checkpoint's own sampling defaults
             "max_model_len": longest,
+            "tensor_parallel_size": settings.tensor_parallel,
             "max_num_seqs": settings.max_num_seqs,
             "max_num_batched_tokens": max(settings.max_num_batched_tokens, longest),
             "max_logprobs": -1,  # whole next-token distributions may be asked for

@@ -98,6 +98,7 @@ class VllmSettings:
     tokens_per_sequence: int = 64  # for which KV cache is reserved: a short prompt and 30 new tokens
     max_model_len: int = 4096  # longest text, where the checkpoints know longer ones
     kv_gib: float = 0.0  # KV cache of one engine; 0: derived from the two above
+    tensor_parallel: int = 1  # GPUs that share one engine's weights
     eager: bool = False  # without torch.compile and CUDA graphs; always so on CPU
 
     @classmethod

@@ -13,6 +13,7 @@ from bench.schema import Point, Prompt, Recipe, Suite, UserError
 from bench.store.read import Reader
 from bench.suite import keys
 from bench.suite.architecture import architecture
+from bench.suite.chat import rendered
 from bench.suite.checkpoints import Checkpoint, digests, require_mixable
 from bench.suite.loading import load_tokenizer
 from bench.suite.points import canonical, plan_points
@@ -112,6 +113,8 @@ def prepare(
     checkpoints = given_checkpoints(suite)
     experts = plan_experts(suite, checkpoints)
     checkpoints |= trained(suite, experts)
+    if suite.chat:
+        prompts = rendered(prompts, next(iter(checkpoints.values())), suite.system)
     require_mixable(checkpoints, points)
     require_supported(engine, checkpoints)
     recipes = [point.recipe for point in whole]

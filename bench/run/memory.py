@@ -1,0 +1,69 @@
+"""How much memory the models of a suite take, from the files' headers alone, before anything starts.
+
+Weight space: every checkpoint that is mixed by weight in its own dtype ("anchors"), and the served model.  Other
+spaces: every member.  The key-value cache: for the rows that an engine decodes together.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from bench.engines.vllm_support import VllmSettings
+from bench.run.prepare import Work
+from bench.schema import Recipe
+from bench.suite.architecture import architecture
+from bench.suite.checkpoints import Checkpoint, header, weight_files
+from bench.suite.loading import load_tokenizer
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+ROWS = 640  # that the transformers engine decodes together
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on the device, judges apart."""
+
+    anchors: int
+    served: int
+    members: int
+    cache: int
+
+    @property
+    def total(self) -> int:
+        return self.anchors + self.served + self.members + self.cache
+
+
+def needed(work: Work, device: str) -> Memory:
+    """What a suite's engine holds once all its recipes were served."""
+    recipes = [planned.point.recipe for planned in work.planned]
+    checkpoints, dtype = work.checkpoints, work.suite.dtype
+    size = BYTES[dtype]
+    mixed = {name for recipe in recipes if recipe.space == "weights" for name in recipe.coefficients}
+    apart = {source for recipe in recipes if recipe.space != "weights" for source in recipe.checkpoints.values()}
+    in_cache = max((_cache_values(recipe, checkpoints) for recipe in recipes), default=0) * size
+    if work.engine == "vllm":
+        settings = VllmSettings.from_environment(device, os.environ)
+        contexts = [found for c in checkpoints.values() if (found := architecture(c).context) is not None]
+        cache = settings.kv_bytes(in_cache, min([settings.max_model_len, *contexts]))
+    else:
+        longest = max((prompt.text for prompt in work.prompts), key=len)
+        prompt_tokens = len(load_tokenizer(next(iter(checkpoints.values())))(longest, verbose=False)["input_ids"])
+        cache = ROWS * (prompt_tokens + work.suite.sampling.max_new_tokens) * in_cache
+    return Memory(
+        anchors=sum(path.stat().st_size for name in mixed for path in weight_files(checkpoints[name].path)),
+        served=max((parameters(checkpoints[name]) * size for name in mixed), default=0),
+        members=sum(parameters(checkpoints[name]) * size for name in apart),
+        cache=cache,
+    )
+
+
+def parameters(checkpoint: Checkpoint) -> int:
+    return sum(prod(shape) for shape in header(checkpoint).values())
+
+
+def _cache_values(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> int:
+    """Numbers that a recipe keeps for a token: one model's in weight space, every member's in others."""
+    sources = list(recipe.checkpoints.values())
+    used = sources[:1] if recipe.space == "weights" else sources
+    return sum(architecture(checkpoints[name]).kv_values_per_token for name in used)
