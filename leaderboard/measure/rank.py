@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.schema import Goal, Number, canonical_json
 from bench.stats import Floats, bootstrap_weights, with_interval
-from leaderboard.numbers import plain
+from leaderboard.numbers import SHORT_TEXT, plain
 from leaderboard.read.board import ALL, Board, PerPrompt, Place
 
 PRICE = 1.5  # how many times the base's price, as a rule its perplexity, a method may spend
@@ -59,10 +59,12 @@ def find_series(board: Board) -> list[Series]:
     for i, place in enumerate(board.places):
         axis, fixed = _split(place.params)
         groups.setdefault((place.method, axis, canonical_json(fixed)), []).append(i)
-    methods = [method for method, _, _ in groups]
+    fixed_of: dict[str, list[dict[str, Any]]] = {}
+    for (method, _, _), places in groups.items():
+        fixed_of.setdefault(method, []).append(_split(board.places[places[0]].params)[1])
     ordered = sorted(groups.items(), key=lambda group: KINDS.index(_kind(board, group[0][1], group[1])))
     return [
-        _series(board, slot, method, axis, places, several=methods.count(method) > 1)
+        _series(board, slot, method, axis, places, fixed_of[method])
         for slot, ((method, axis, _), places) in enumerate(ordered)
     ]
 
@@ -72,12 +74,29 @@ def steering(series: Sequence[Series]) -> list[Series]:
     return [s for s in series if s.kind != "bridge"]
 
 
-def _series(board: Board, slot: int, method: str, axis: str, places: list[int], *, several: bool) -> Series:
+def _series(
+    board: Board, slot: int, method: str, axis: str, places: list[int], all_fixed: Sequence[dict[str, Any]]
+) -> Series:
+    """`all_fixed`: what does not vary in each of the method's series."""
     _, fixed = _split(board.places[places[0]].params)
-    inside = ", ".join(f"{key}={plain(value)}" for key, value in fixed.items() if several or value is not None)
+    told = {key: _told(value, [other.get(key) for other in all_fixed]) for key, value in fixed.items()}
+    inside = ", ".join(f"{key}={text}" for key, text in told.items() if text is not None)
     name = f"{method} ({inside})" if inside else method
     order = sorted(places, key=lambda i: _order(board.places[i], axis))
     return Series(method, name, _kind(board, axis, places), axis, tuple(order), slot)
+
+
+def _told(value: Any, of_all: Sequence[Any]) -> str | None:
+    """How a series' name tells a fixed parameter; None where that is no number and the same in all of the method's.
+
+    `of_all`: the parameter in each of the method's series.  A text is cut, so that it still differs from the others.
+    """
+    if not isinstance(value, int | float) and all(other == value for other in of_all):
+        return None
+    length = SHORT_TEXT
+    while any(other != value and str(other)[:length] == str(value)[:length] for other in of_all):
+        length += SHORT_TEXT
+    return plain(value, length)
 
 
 def _split(params: Any) -> tuple[str, dict[str, Any]]:

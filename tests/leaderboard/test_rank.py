@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,26 @@ def test_series_are_recognised_by_parameters(series: dict[str, Series]) -> None:
     kinds = {name: s.kind for name, s in series.items()}
     assert kinds == {"g1": "curve", "g2": "curve", "dexperts": "curve", "g3": "plane", "base": "point",
                      "expert": "point", "antiexpert": "point"}  # fmt: skip
+
+
+def test_a_text_is_in_a_name_only_where_it_tells_series_apart(board: Board) -> None:
+    """Two texts that part in their 42nd character are cut behind it; one that all points share is not shown."""
+    start = "This film is the very best I have ever seen"
+    given: list[dict[str, Any]] = [
+        {"text": f"{start}: a wonder"},
+        {"text": f"{start}? a bore"},
+        {"alpha": 1, "layer": 0, "add": start},
+        {"alpha": 2, "layer": 0, "add": start},
+    ]
+    methods = ["prompt", "prompt", "steer", "steer"]
+    places = [
+        replace(board.places[0], method=method, params=params, params_json=str(params))
+        for method, params in zip(methods, given, strict=True)
+    ]
+    names = {s.name for s in find_series(replace(board, places=tuple(places)))}
+    cut = [f"{start}{end}\N{HORIZONTAL ELLIPSIS}" for end in (": a w", "? a b")]
+    assert names == {f"prompt (text={cut[0]})", f"prompt (text={cut[1]})", "steer (layer=0)"}
+    assert places[0].label == "prompt(text=This film is the very be\N{HORIZONTAL ELLIPSIS})"
 
 
 def test_spearman_by_hand() -> None:
