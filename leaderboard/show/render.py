@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
+from itertools import count
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -252,8 +253,10 @@ def recipes(board: Board) -> list[dict[str, Any]]:
 def methodology() -> markupsafe.Markup:
     text = (files("leaderboard") / "METHODOLOGY.md").read_text(encoding="utf-8")
     html = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-    box = '<div class="scroll" tabindex="0" role="region" aria-label="table">'
-    return markupsafe.Markup(html.replace("<table>", f"{box}<table>").replace("</table>", "</table></div>"))
+    number = count(1)
+    box = '<div class="scroll" tabindex="0" role="region" aria-label="Table {}"><table>'
+    html = re.sub("<table>", lambda _: box.format(next(number)), html)
+    return markupsafe.Markup(html.replace("</table>", "</table></div>"))
 
 
 def tidy_command(command: str) -> str:
@@ -341,7 +344,13 @@ def signed(value: float) -> str:
 
 
 def summary(board: Board, folder: str) -> dict[str, Any]:
-    return {"board": board, "folder": folder, "facts": facts(board)}
+    """A board for the list of boards, with what the list may be filtered by."""
+    models = {source_name(str(source)) for source in board.definition.get("checkpoints", {}).values()}
+    return {
+        "board": board, "folder": folder, "facts": facts(board), "engine": [board.engine],
+        "attribute": [board.goal.control], "model": sorted(models),
+        "method": sorted({place.method for place in board.places}),
+    }  # fmt: skip
 
 
 def source_name(source: str | Mapping[str, str]) -> str:

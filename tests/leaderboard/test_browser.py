@@ -348,6 +348,25 @@ def test_link_from_table_to_completions(chromium: Browser, site: Path) -> None:
     assert any(setting in label for label in labels)
 
 
+def test_many_boards_are_filtered(chromium: Browser, make_database: MakeDatabase, tmp_path: Path) -> None:
+    suites = [make_suite(name) for name in ("one", "two", "three")]
+    other = make_suite("four")
+    other = other.model_copy(update={"methods": other.methods[:1]})
+    paths = [make_database(*suites), make_database(other, name="ann.db"), make_database(other, name="ben.db")]
+    render(paths, tmp_path)
+    chromium.open(tmp_path / "index.html")
+    chromium.wait("document.readyState === 'complete'")
+    assert len(shown(chromium, ".card h2")) == 4
+    choose(chromium, "[data-chooses=method]", "g2")
+    assert shown(chromium, ".card h2") == ["The one suite", "The three suite", "The two suite"]
+    assert "method=g2" in chromium.run("return location.search")
+    chromium.open(tmp_path / "four-transformers" / "submissions.html")
+    chromium.wait("document.readyState === 'complete'")
+    assert shown(chromium, "[aria-label=Submissions] tbody th") == ["ann", "ben"]
+    choose(chromium, "[data-chooses=who]", "ben")
+    assert shown(chromium, "[aria-label=Submissions] tbody th") == ["ben"]
+
+
 def test_several_boards_link_up(chromium: Browser, make_database: MakeDatabase, tmp_path: Path) -> None:
     render([make_database(make_suite("one"), make_suite("two"))], tmp_path)
     chromium.console()
