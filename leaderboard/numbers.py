@@ -5,7 +5,7 @@ from typing import Any
 from bench.schema import Number
 
 DIGITS = 5
-SHORT_TEXT = 24  # characters of a parameter's text that a label shows
+SHORT_TEXT = 24  # characters of a parameter's text that a name shows
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 DECIMALS = ((1000, 0), (10, 1), (2, 2), (0.01, 3))  # from this size on, so many; below the last, FIGURES
 FIGURES = 2
@@ -36,9 +36,9 @@ def short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.{DIGITS}g}")
 
 
-def plain(value: Any, length: int = SHORT_TEXT) -> str:
-    """A parameter's value as a reader writes it: 0.5, 1, -2; a text by its beginning."""
+def plain(value: Any, length: int | None = None) -> str:
+    """A parameter's value as a reader writes it: 0.5, 1, -2; a text longer than `length` by its beginning."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        text = str(value).strip()
-        return text if len(text) <= length else f"{text[:length].rstrip()}\N{HORIZONTAL ELLIPSIS}"
+        text = str(value)
+        return text if length is None or len(text) <= length else f"{text[:length].rstrip()}\N{HORIZONTAL ELLIPSIS}"
     return f"{value:g}"

@@ -34,6 +34,11 @@ class Series:
     places: tuple[int, ...]  # indices into the board's places, by the swept parameter
     slot: int  # index, colour and marker; curves come first
 
+    def setting(self, params: Mapping[str, Any]) -> str:
+        """The swept parameters of one of its places; the fixed ones are in the name."""
+        swept = [key for key in self.axis.split(",") if key in params]
+        return ", ".join(f"{key}={plain(params[key])}" for key in swept) or "as it is"
+
     @property
     def slug(self) -> str:
         return "".join(c if c.isalnum() or c in "_-" else "-" for c in self.name).strip("-")

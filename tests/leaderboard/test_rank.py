@@ -58,7 +58,10 @@ def test_a_text_is_in_a_name_only_where_it_tells_series_apart(board: Board) -> N
     names = {s.name for s in find_series(replace(board, places=tuple(places)))}
     cut = [f"{start}{end}\N{HORIZONTAL ELLIPSIS}" for end in (": a w", "? a b")]
     assert names == {f"prompt (text={cut[0]})", f"prompt (text={cut[1]})", "steer (layer=0)"}
-    assert places[0].label == "prompt(text=This film is the very be\N{HORIZONTAL ELLIPSIS})"
+    found = {s.method: s for s in find_series(replace(board, places=tuple(places)))}
+    assert found["steer"].setting(given[2]) == "alpha=1"
+    assert found["prompt"].setting(given[0]) == "as it is"
+    assert places[0].label == f"prompt(text={start}: a wonder)"  # whole: points are found by their labels
 
 
 def test_spearman_by_hand() -> None:
