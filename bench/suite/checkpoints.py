@@ -21,7 +21,7 @@ from bench.suite.soundness import require_sound
 MODELS = Path(str(files("bench") / "mini" / "models"))
 WEIGHTS = "*.safetensors"
 NAMED = 3  # points named in a refusal
-READ = ("*.safetensors", "*.json", "*.txt", "*.model")  # what a hub download fetches and a digest covers
+READ = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")  # what a hub download fetches and a digest covers
 
 
 class Checkpoint(Value):
