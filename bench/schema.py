@@ -88,6 +88,17 @@ class Steering(Value):
     subtract: Text = Field(min_length=1)
 
 
+class Draft(Value):
+    """The weights mixture that drafts for a mixture of logits: so many tokens before they are verified."""
+
+    coefficients: dict[str, float]
+    k: int = Field(ge=1, le=32)
+
+    @property
+    def recipe(self) -> "Recipe":
+        return Recipe(space="weights", coefficients=self.coefficients)
+
+
 class Recipe(Value):
     """A mixture of named members: coefficients and the space in which they apply.
 
@@ -98,6 +109,7 @@ class Recipe(Value):
     decimals and zeros dropped, with them what nothing refers to, so that equal mixtures are equal values.
     With `filter_p`, candidates are the nucleus of `base` before mixing (the DExperts release), not the nucleus of the
     mixture (the paper); with `plausible`, tokens at least that many times as likely as the likeliest to `expert`.
+    With `draft`, tokens have the same distribution and are other draws of it: `bench.engines.speculative`.
     """
 
     space: Space
@@ -107,6 +119,7 @@ class Recipe(Value):
     rule: Rule | None = None
     prefixes: dict[str, Prefixed] = {}
     steering: Steering | None = None
+    draft: Draft | None = None
 
     @field_validator("coefficients")
     @classmethod
@@ -135,6 +148,14 @@ class Recipe(Value):
     def _steering_of_strength(cls, steering: Steering | None, info: ValidationInfo) -> Steering | None:
         return steering if STEERING in info.data.get("coefficients", {}) else None
 
+    @field_validator("draft")
+    @classmethod
+    def _draft_of_several(cls, draft: Draft | None, info: ValidationInfo) -> Draft | None:
+        """One model needs no draft."""
+        if draft is None or len(info.data.get("coefficients", ())) == 1:
+            return None
+        return draft.model_copy(update={"coefficients": draft.recipe.coefficients})
+
     @model_validator(mode="after")
     def _each_in_its_space(self) -> "Recipe":
         mixed = self.coefficients
@@ -144,6 +165,11 @@ class Recipe(Value):
             raise ValueError("filter_p needs a logits recipe with a checkpoint named base")
         if self.plausible is not None and (self.space not in ENSEMBLES or "expert" not in mixed):
             raise ValueError("plausible needs a recipe of logits or probs with a checkpoint named expert")
+        if self.draft is not None:
+            if self.space != "logits" or self.filter_p is not None or self.plausible is not None or self.prefixes:
+                raise ValueError("a draft needs a logits recipe without filter_p, plausible and prefixes")
+            if unknown := self.draft.coefficients.keys() - mixed.keys():
+                raise ValueError(f"a draft mixes the recipe's own members, not {', '.join(sorted(unknown))}")
         if self.prefixes and self.space not in ENSEMBLES:
             raise ValueError("prefixes need a recipe of logits or probs")
         if self.space == "probs" and (min(mixed.values()) < 0 or not math.isclose(sum(mixed.values()), 1)):
@@ -162,8 +188,8 @@ class Recipe(Value):
 
     @property
     def models_per_token(self) -> int:
-        """Forward passes for one token: one a member of an ensemble, one for everything else."""
-        return len(self.coefficients) if self.space in ENSEMBLES else 1
+        """Models that read each token: one a member of an ensemble and its draft, one for everything else."""
+        return len(self.coefficients) + (self.draft is not None) if self.space in ENSEMBLES else 1
 
 
 class Sampling(Value):

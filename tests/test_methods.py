@@ -95,6 +95,7 @@ def test_every_registered_method_loads_and_documents_itself() -> None:
 PARAMETERS = {
     "alpha": 0.5, "beta": 0.25, "density": 0.5, "epsilon": 0.2, "bottom": 0.3, "top": 0.1, "seed": 0, "filter_p": 0.9,
     "trim": "global", "consensus": "elect", "plausible": 0.1, "text": "Good: ", "layer": 1, "add": "x", "subtract": "y",
+    "draft": None, "k": None,
 }  # fmt: skip
 
 
@@ -110,6 +111,17 @@ def test_what_a_method_says_of_its_space_and_cost_is_so(name: str) -> None:
 def test_a_method_is_a_class_of_few_lines(name: str) -> None:
     source = inspect.getsource(methods.registry().get(name))
     assert len([line for line in source.splitlines() if line.strip()]) <= 21
+
+
+def test_a_draft_is_g2_and_one_model_needs_none() -> None:
+    recipe = DExperts(alpha=0.5, draft="g2").recipe()
+    assert recipe.draft is not None and (recipe.draft.recipe, recipe.draft.k) == (G2(alpha=0.5).recipe(), 4)
+    assert recipe.models_per_token == 4
+    assert DExperts(alpha=0, draft="g2").recipe() == DExperts(alpha=0).recipe()
+    with pytest.raises(UserError, match="give draft: g2"):
+        DExperts(alpha=0.5, k=8).recipe()
+    with pytest.raises(ValidationError, match="a draft needs a logits recipe without filter_p"):
+        DExperts(alpha=0.5, draft="g2", filter_p=0.9).recipe()
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)

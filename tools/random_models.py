@@ -31,6 +31,7 @@ class Shape:
 
 SHAPES = {
     "large": Shape(50257, 1280, 36, 20, "bfloat16", (1, 64, 1024), 30, 5),  # GPT-2 Large
+    "small": Shape(50257, 768, 12, 12, "float32", (1, 4), 30, 5),  # GPT-2
     "mini": Shape(4096, 192, 4, 6, "float32", (8, 128), 30, 5),  # about the packaged models' size
     "tiny": Shape(320, 64, 2, 2, "float32", (4,), 8, 3),
 }

@@ -21,6 +21,7 @@ from bench.serving import NotFiniteError
 GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed 64-bit integer
 MIX_1 = -4658895280553007687
 MIX_2 = -7723592293110705685
+ATTEMPTS = 4096  # random numbers that a step has
 ROWS_PER_CHUNK = 128  # keeps a chunk of weights (rows x vocabulary) within a core's cache
 
 
@@ -45,9 +46,14 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 
 def uniforms(keys: Tensor, step: int, attempt: int) -> Tensor:
     """Independent uniform numbers in [0, 1) for (B,) keys at a step and attempt.  Returns (B,) float64."""
-    counter = torch.tensor(step * 4096 + attempt + 1, device=keys.device)
+    counter = torch.tensor(step * ATTEMPTS + attempt + 1, device=keys.device)
     bits = scramble(keys + GOLDEN * counter)  # int64 wraps around, as the hash wants
     return _shift(bits, 11).to(torch.float64) * 2.0**-53
+
+
+def from_step(keys: Tensor, steps: Tensor) -> Tensor:
+    """Keys whose step 0 is a step of the given ones: for rows that are not all at the same.  Shapes broadcast."""
+    return keys + GOLDEN * (ATTEMPTS * steps)  # int64 wraps around
 
 
 def sample_nucleus(
@@ -67,7 +73,7 @@ def sample_nucleus(
     limit = top_p * cumulative[:, -1].double()
     if not torch.isfinite(limit).all():
         raise NotFiniteError("its logits are not finite")
-    tokens = _draw(cumulative, uniforms(keys, step, 0))
+    tokens = inverse_cdf(cumulative, uniforms(keys, step, 0))
     if top_p >= 1:
         return tokens
     chosen = weights.gather(1, tokens[:, None])
@@ -78,8 +84,8 @@ def sample_nucleus(
     return tokens
 
 
-def _draw(cumulative: Tensor, u: Tensor) -> Tensor:
-    """Inverse-CDF draw: the first token whose cumulative weight exceeds u times the total."""
+def inverse_cdf(cumulative: Tensor, u: Tensor) -> Tensor:
+    """The first token whose cumulative weight (B, V) exceeds u (B,) times the total.  Returns (B,) int64."""
     target = (u * cumulative[:, -1].double()).to(cumulative.dtype)
     target = torch.minimum(target, cumulative[:, -1].nextafter(torch.zeros_like(target)))
     return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
@@ -92,7 +98,7 @@ def _redraw(weights: Tensor, edge: Tensor, limit: Tensor, keys: Tensor, step: in
     attempt = 1
     while open_rows.numel():
         weights = weights * (weights > edge)
-        drawn = _draw(weights.cumsum(dim=-1), uniforms(keys[open_rows], step, attempt))
+        drawn = inverse_cdf(weights.cumsum(dim=-1), uniforms(keys[open_rows], step, attempt))
         edge = weights.gather(1, drawn[:, None])
         above = (weights * (weights > edge)).sum(dim=-1)
         accepted = above.double() < limit
@@ -112,3 +118,15 @@ def nucleus_mask(logits: Tensor, top_p: float) -> Tensor:
     ordered, order = probabilities.sort(dim=-1, descending=True)
     before = ordered.cumsum(dim=-1) - ordered
     return torch.zeros_like(probabilities, dtype=torch.bool).scatter_(1, order, before < top_p)
+
+
+def nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """The distribution that `sample_nucleus` draws from, ties at the edge inside.  (..., V) float32, as are logits."""
+    probabilities = logits.softmax(dim=-1)
+    if top_p < 1:
+        ordered = probabilities.sort(dim=-1, descending=True).values
+        outside = ordered.cumsum(dim=-1) - ordered >= top_p
+        edge = ordered.masked_fill_(outside, torch.inf).amin(dim=-1, keepdim=True)
+        probabilities *= probabilities >= edge
+        probabilities /= probabilities.sum(dim=-1, keepdim=True)
+    return probabilities

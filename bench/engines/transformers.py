@@ -55,9 +55,12 @@ class TransformersEngine:
             return TransformersModel(self, recipe, [Member(1.0, self._weights.serve(recipe))])
         if recipe.space == "activations":
             return TransformersModel(self, recipe, [Member(1.0, self._steered(recipe))])
-        return TransformersModel(
-            self, recipe, [self._part(recipe, name, source) for name, source in recipe.checkpoints.items()]
-        )
+        members = [self._part(recipe, name, source) for name, source in recipe.checkpoints.items()]
+        if recipe.draft is not None:
+            from bench.engines.speculative import SpeculativeModel
+
+            return SpeculativeModel(self, recipe, members, self._weights.serve(recipe.draft.recipe))
+        return TransformersModel(self, recipe, members)
 
     def survived_update(self) -> float | None:
         return self._weights.survived_update()
@@ -181,6 +184,11 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
 
     def get_seq_length(self) -> int:
         return self.length
+
+    def forget(self, length: int) -> None:
+        """Drop all tokens from this place on."""
+        self.length = length
+        self._expose()
 
     def _expose(self) -> None:
         self.keys, self.values = (buffer[: self.length].permute(1, 2, 0, 3) for buffer in self.buffers)
@@ -368,7 +376,7 @@ class _Decoding:
     """One batch on its way through every member."""
 
     def __init__(self, members: Sequence[Member], capacity: int) -> None:
-        self.streams = [_Stream(member, capacity + len(member.prefix)) for member in members]
+        self.streams = [Stream(member, capacity + len(member.prefix)) for member in members]
 
     def prefill(self, prompts: Sequence[list[int]], fill: int, device: str) -> list[Tensor]:
         """Run the prompts behind each member's prefix.  Returns the last position's hidden states, m x (P, h)."""
@@ -383,7 +391,7 @@ class _Decoding:
             stream.select(rows)
 
 
-class _Stream:
+class Stream:
     """One member's key-value cache and positions."""
 
     def __init__(self, member: Member, capacity: int) -> None:
@@ -405,13 +413,13 @@ class _Stream:
             positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
             self.mask = torch.cat([mask, mask.new_ones(len(ids), self.capacity - ids.shape[1])], dim=1)
         self.filled = ids.shape[1]
-        return self._run(ids, positions)
+        return self._hidden(ids, positions)[:, -1]
 
     def step(self, tokens: Tensor) -> Tensor:
         self.filled += 1
         positions = self.lengths[:, None]
         self.lengths = self.lengths + 1
-        return self._run(tokens[:, None], positions)
+        return self._hidden(tokens[:, None], positions)[:, -1]
 
     def select(self, rows: Tensor) -> None:
         for layer in self.cache.layers:
@@ -419,13 +427,13 @@ class _Stream:
         self.lengths = self.lengths[rows]
         self.mask = None if self.mask is None else self.mask[rows]
 
-    def _run(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """The last position's hidden states, (B, h)."""
+    def _hidden(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Run (B, T) tokens at these positions.  Returns hidden states (B, T, h)."""
         mask = None if self.mask is None else self.mask[:, : self.filled]
         outputs = self.model(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True
         )
-        hidden: Tensor = outputs.last_hidden_state[:, -1]
+        hidden: Tensor = outputs.last_hidden_state
         return hidden
 
 

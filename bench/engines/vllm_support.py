@@ -83,6 +83,8 @@ def unservable(recipe: Recipe) -> str | None:
         return "its members read the same tokens, so that none can have a prefix"
     if recipe.plausible is not None:
         return "it does not mask by what is plausible to the expert"
+    if recipe.draft is not None:
+        return "it does not draft for a mixture of logits"
     return None
 
 

@@ -238,5 +238,6 @@ def _difference(value: int | None, before: int | None) -> int | None:
 
 def _shape_key(recipe: Recipe) -> tuple[str, tuple[str, ...], str]:
     """Mixtures alike in this cost alike: the numbers do not matter."""
-    special = [recipe.filter_p, recipe.plausible, recipe.rule and recipe.rule.name, recipe.steering, recipe.prefixes]
+    special = [recipe.filter_p, recipe.plausible, recipe.rule and recipe.rule.name, recipe.steering, recipe.prefixes,
+               recipe.draft and recipe.draft.k]  # fmt: skip
     return recipe.space, tuple(recipe.coefficients), repr(special)

@@ -48,13 +48,15 @@ def representatives(points: Sequence[Point]) -> list[Subject]:
     """One point for every method and kind of mixing.
 
     The point that mixes the most checkpoints, of these the one with alpha nearest 1, of these the first.  A method that
-    mixes in several ways (with and without `filter_p`) has a subject for each; the first bears the bare name.
+    mixes in several ways (with and without `filter_p`, or a draft) has a subject for each; the first has the bare name.
     """
-    groups: dict[tuple[str, str, float | None], list[Point]] = {}
+    groups: dict[tuple[str, str, float | None, int | None], list[Point]] = {}
     for point in points:
-        groups.setdefault((point.method, point.recipe.space, point.recipe.filter_p), []).append(point)
+        recipe = point.recipe
+        drafted = None if recipe.draft is None else recipe.draft.k
+        groups.setdefault((point.method, recipe.space, recipe.filter_p, drafted), []).append(point)
     subjects: dict[str, Subject] = {}
-    for (method, _, _), members in groups.items():
+    for (method, *_), members in groups.items():
         point = min(members, key=_distance)
         name = method if method not in subjects else point.label
         subjects[name] = Subject(name, "method", point.recipe, point.params, method)

@@ -146,8 +146,9 @@ def require_mixable(checkpoints: Mapping[str, Checkpoint], points: Sequence[Poin
             raise UserError(f"{_between(checkpoints, first, name)}{reason}")
     affected: dict[str, list[str]] = {}
     for point in points:
-        if point.recipe.space == "weights":
-            some, *rest = point.recipe.coefficients
+        mixed = point.recipe if point.recipe.draft is None else point.recipe.draft.recipe
+        if mixed.space == "weights":
+            some, *rest = mixed.coefficients
             for name in rest:
                 if (reason := unlike(checkpoints[some], checkpoints[name])) is not None:
                     affected.setdefault(f"{_between(checkpoints, some, name)}{reason}", []).append(point.label)

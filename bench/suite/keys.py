@@ -18,8 +18,8 @@ def key_of(*parts: Any) -> str:
 def mixture_key(engine: str, version: int, dtype: str, recipe: Recipe, digests: Mapping[str, str]) -> str:
     """Key of a served mixture: engine, dtype, and each coefficient on its checkpoint's bytes.
 
-    What a plain sum has not stands behind: a member's prefix behind its coefficient, a rule, a mask or a steering
-    vector behind all, with the bytes of the checkpoint that plays a part in it.
+    What a plain sum has not stands behind: a member's prefix behind its coefficient, a rule, a mask, a draft or a
+    steering vector behind all, with the bytes of the checkpoint that plays a part in it.
     """
     read = {name: (prefixed.text,) for name, prefixed in recipe.prefixes.items()}
     members = sorted(
@@ -32,6 +32,9 @@ def mixture_key(engine: str, version: int, dtype: str, recipe: Recipe, digests: 
         beyond.append(("rule", recipe.rule.model_dump(mode="json"), origin))
     if recipe.plausible is not None:
         beyond.append(("plausible", recipe.plausible, digests[recipe.checkpoints["expert"]]))
+    if recipe.draft is not None:
+        drafting = sorted((digests[name], value) for name, value in recipe.draft.coefficients.items())
+        beyond.append(("draft", drafting, recipe.draft.k))
     if recipe.steering is not None:
         beyond.append(("steering", recipe.steering.model_dump(mode="json"), recipe.coefficients[STEERING]))
     return key_of("mixture", engine, version, dtype, recipe.space, members, recipe.filter_p, base, *beyond)

@@ -1,0 +1,145 @@
+"""Speculative ensembles: exactly the ensemble's distribution, whatever drafts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+
+from bench.engines.sampling import from_step, inverse_cdf, nucleus, row_keys, uniforms
+from bench.engines.speculative import SpeculativeModel, judge
+from bench.engines.transformers import TransformersEngine
+from bench.schema import Draft, Prompt, Recipe, Sampling
+from bench.suite.checkpoints import resolve
+
+TEXTS = ["The movie", "A story of the man", "The", "The actors are great and the film is long", "The movie"]
+PROMPTS = [Prompt(set="s", row=row, text=text) for row, text in enumerate(TEXTS)]
+G2 = {"base": 1.0, "expert": 0.5, "antiexpert": -0.5}
+
+
+def speculative(k: int = 4, draft: dict[str, float] = G2, **mixed: float) -> Recipe:
+    return Recipe(space="logits", coefficients=mixed or G2, draft=Draft(coefficients=draft, k=k))
+
+
+def plain(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"draft": None})
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_trio: dict[str, Path]) -> TransformersEngine:
+    return TransformersEngine({name: resolve(str(f)) for name, f in tiny_trio.items()}, "float32", "cpu")
+
+
+def served(engine: TransformersEngine, recipe: Recipe) -> SpeculativeModel:
+    model = engine.serve(recipe)
+    assert isinstance(model, SpeculativeModel)
+    return model
+
+
+def random_pair(seed: int, apart: float, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ensemble and draft over nine tokens at two steps, (2, 9) each."""
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.randn(2, 9, generator=generator) * 1.5
+    other = base + apart * torch.randn(2, 9, generator=generator)
+    return nucleus(base, top_p), nucleus(other, top_p)
+
+
+@pytest.mark.parametrize(("apart", "top_p"), [(0.1, 0.9), (1.0, 0.9), (3.0, 0.6), (1.0, 1.0)])
+def test_two_steps_follow_the_ensemble_over_200000_draws(apart: float, top_p: float) -> None:
+    """Step 0 follows p0 and, where its draft stood, step 1 follows p1, by chi-square; acceptance is the overlap."""
+    n = 200_000
+    p, q = random_pair(3, apart, top_p)
+    keys = row_keys([Prompt(set="chi", row=0, text="")], n, seed=5)
+    first = torch.zeros_like(keys)
+    drafts = [inverse_cdf(q[i].cumsum(0).repeat(n, 1), uniforms(keys, i, 0)) for i in range(2)]
+    ensemble, draft = p.expand(n, 2, 9), q.expand(n, 2, 9)
+    accepted, replacement = judge(ensemble, draft, torch.stack(drafts, 1), torch.full_like(keys, 2), keys, first)
+    steps = [torch.where(accepted > 0, drafts[0], replacement),
+             torch.where(accepted > 1, drafts[1], replacement)[accepted > 0]]  # fmt: skip
+    for drawn, expected in zip(steps, p, strict=True):
+        counts = torch.bincount(drawn, minlength=9).double()
+        inside = expected > 0
+        assert counts[~inside].sum() == 0
+        exact = expected[inside].double()
+        assert stats.chisquare(counts[inside], exact / exact.sum() * counts.sum()).pvalue > 1e-3
+    overlap = float(torch.minimum(p[0], q[0]).sum())
+    assert float((accepted > 0).double().mean()) == pytest.approx(overlap, abs=5 * (0.25 / n) ** 0.5)
+
+
+def test_a_rejected_token_is_replaced_from_the_positive_part_by_hand() -> None:
+    """p = (0.5, 0.5, 0), q = (0, 0.5, 0.5): token 1 always stands, token 2 never, and token 0 takes its place."""
+    p, q = torch.tensor([[[0.5, 0.5, 0.0]]]), torch.tensor([[[0.0, 0.5, 0.5]]])
+    keys = row_keys(PROMPTS[:1], 100, seed=0)
+    ones, zeros = torch.ones_like(keys), torch.zeros_like(keys)
+    for token, expected in ((1, 1), (2, 0)):
+        tokens = torch.full((100, 1), token)
+        accepted, replacement = judge(p.expand(100, 1, 3), q.expand(100, 1, 3), tokens, ones, keys, zeros)
+        assert (accepted == expected).all()
+        assert expected or (replacement == 0).all()
+
+
+def test_drafts_beyond_a_rows_room_are_not_judged() -> None:
+    p = torch.full((4, 3, 2), 0.5)
+    keys = row_keys(PROMPTS[:4], 1, seed=0)
+    room = torch.tensor([0, 1, 2, 3])
+    accepted, _ = judge(p, p, torch.zeros(4, 3, dtype=torch.int64), room, keys, torch.zeros_like(keys))
+    assert accepted.tolist() == [0, 1, 2, 3]
+
+
+def test_a_key_from_a_step_on_has_the_same_numbers() -> None:
+    keys = row_keys(PROMPTS, 3, seed=0)
+    assert (uniforms(from_step(keys, torch.full_like(keys, 7)), 0, 2) == uniforms(keys, 7, 2)).all()
+
+
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("member", ["base", "expert"])
+def test_a_draft_that_is_the_target_is_always_accepted_and_draws_the_same(
+    engine: TransformersEngine, member: str, k: int
+) -> None:
+    """An ensemble of one checkpoint with weight 1, beside a faint one, and that checkpoint as its draft."""
+    recipe = speculative(k, {member: 1}, **{member: 1, "other": 1e-9})
+    sampling = Sampling(samples=6, max_new_tokens=13)
+    model = served(engine, recipe)
+    found = model.generate(PROMPTS, sampling)
+    assert model.acceptance == 1
+    assert found == engine.serve(plain(recipe)).generate(PROMPTS, sampling)
+
+
+@pytest.mark.parametrize("k", [1, 3, 8])
+@pytest.mark.parametrize("draft", [G2, {"antiexpert": 1.0}])
+def test_greedy_texts_are_those_of_plain_decoding(engine: TransformersEngine, draft: dict[str, float], k: int) -> None:
+    sampling = Sampling(samples=1, max_new_tokens=20, temperature=0)
+    recipe = speculative(k, draft)
+    expected = engine.serve(plain(recipe)).generate(PROMPTS, sampling)
+    assert served(engine, recipe).generate(PROMPTS, sampling) == expected
+
+
+def test_texts_do_not_depend_on_the_batch(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampling = Sampling(samples=5, max_new_tokens=12, seed=2)
+    recipe = speculative(3, {"antiexpert": 1.0})
+    together = served(engine, recipe).generate(PROMPTS, sampling)
+    monkeypatch.setattr("bench.engines.speculative.ROWS", 5)
+    assert served(engine, recipe).generate(PROMPTS, sampling) == together
+    alone = [served(engine, recipe).generate([prompt], sampling) for prompt in PROMPTS]
+    assert [c.text for one in alone for c in one] == [c.text for c in together]
+
+
+def test_sampled_texts_have_the_ensembles_distribution(engine: TransformersEngine) -> None:
+    """The second and third tokens of 4,000 completions, sampled both ways: by chi-square on the counts."""
+    sampling = Sampling(samples=4000, max_new_tokens=3, top_p=0.9, seed=9)
+    recipe = speculative(2, {"antiexpert": 1.0}, base=1.0, expert=2.0, antiexpert=-2.0)
+    model = served(engine, recipe)
+    drawn = [m._decode([model.token_ids("The movie")], row_keys(PROMPTS[:1], 4000, seed), sampling, end=-1)
+             for m, seed in ((model, 1), (engine.serve(plain(recipe)), 2))]  # fmt: skip
+    assert model.acceptance is not None and model.acceptance < 0.9
+    for place in (1, 2):
+        counts = torch.stack([torch.bincount(torch.tensor([row[place] for row, _ in rows]), minlength=300)
+                              for rows in drawn])  # fmt: skip
+        common = counts.sum(0) >= 20
+        table = torch.cat([counts[:, common], counts[:, ~common].sum(1, keepdim=True)], dim=1)
+        assert stats.chi2_contingency(table.numpy()).pvalue > 1e-3
+
+
+def test_exactly_as_many_tokens_as_asked_are_timed(engine: TransformersEngine) -> None:
+    model = served(engine, speculative(4))
+    assert [model.decode(PROMPTS, Sampling(samples=1, max_new_tokens=n)) for n in (1, 2, 7)] == [5, 10, 35]
