@@ -46,6 +46,7 @@ from evaluators import registry
 from evaluators.judges import Judges
 
 Found = dict[str, Any]
+KILLS = 20  # of workers
 
 
 def prepare(suite: Suite | str = "mini", only: Sequence[str] = (), limit: int | None = None) -> Work:
@@ -129,12 +130,12 @@ def meanwhile(strike: Callable[[], bool], times: int, least_s: float, most_s: fl
 
 
 def kills(folder: Path) -> Found:
-    work = prepare(only=["base", "g1", "dexperts"], limit=40)
+    work = prepare(only=["g1", "dexperts"], limit=4)
     in_process(work, folder / "one.db")
     struck: list[Found] = []
     runs = 0
     with local(2) as ray:
-        while len(struck) < 20:
+        while len(struck) < KILLS:
             crews: list[Crew] = []
 
             def strike(seen: list[Crew] = crews, run: int = runs) -> bool:
@@ -147,7 +148,7 @@ def kills(folder: Path) -> Found:
                 return True
 
             path = folder / f"{runs}.db"
-            with meanwhile(strike, 20 - len(struck), 0.5, 4.0):
+            with meanwhile(strike, 2, 0.2, 5.0):  # a unit can lose both, and has a third try
                 on_workers(ray, work, path, 2, n_pieces=2, watch=crews.append)
             found = same(path, folder / "one.db")
             if not all(one["equal"] for one in found.values()):
@@ -158,40 +159,34 @@ def kills(folder: Path) -> Found:
 
 
 def nodes(folder: Path) -> Found:
+    """Two runs on two nodes, three on three; each loses one, and goes on with those that are left."""
     import ray
     from ray.cluster_utils import Cluster
 
-    work = prepare(only=["base", "g1", "dexperts"], limit=40)
+    work = prepare(only=["g1"], limit=4)
     in_process(work, folder / "one.db")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    present = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    lost = runs = 0
-    equal: list[Found] = []
+    present: list[Any] = []
+    runs: list[Found] = []
+
+    def strike() -> bool:
+        cluster.remove_node(present.pop(random.randrange(len(present))), allow_graceful=False)
+        return True
+
     try:
-        for n_nodes in (2, 3):
-            while len(present) < n_nodes:
-                present.append(cluster.add_node(num_cpus=1))
-            goal = 2 if n_nodes == 2 else 5
-            while lost < goal:
-
-                def strike() -> bool:
-                    nonlocal lost
-                    cluster.remove_node(present.pop(random.randrange(len(present))), allow_graceful=False)
-                    lost += 1
-                    present.append(cluster.add_node(num_cpus=1))
-                    return True
-
-                path = folder / f"nodes{runs}.db"
-                with meanwhile(strike, goal - lost, 4.0, 12.0):
-                    on_workers(ray, work, path, n_nodes, n_pieces=2)
-                equal.append({"nodes": n_nodes, **same(path, folder / "one.db")})
-                runs += 1
-                print(f"nodes: {lost} lost so far, {equal[-1]}", flush=True)
+        for i, n_nodes in enumerate((2, 2, 3, 3, 3)):
+            present += [cluster.add_node(num_cpus=1) for _ in range(n_nodes - len(present))]
+            path = folder / f"nodes{i}.db"
+            with meanwhile(strike, 1, 4.0, 9.0):
+                _, shares = on_workers(ray, work, path, n_nodes, n_pieces=2)
+            lost = n_nodes - len(present)
+            runs.append({"nodes": n_nodes, "lost": lost, "units": [share.units for share in shares],
+                         **same(path, folder / "one.db")})  # fmt: skip
+            print(f"nodes: {runs[-1]}", flush=True)
     finally:
         ray.shutdown()
-        cluster.shutdown()
-    return {"lost": lost, "runs": equal}
+    return {"lost": sum(one["lost"] for one in runs), "runs": runs}
 
 
 # ------------------------------------------------------------------------------------------------ speed
@@ -216,13 +211,13 @@ def speed(folder: Path) -> Found:
 
 
 def placing(folder: Path) -> Found:
-    """Points as small as they get: two prompts of each set, no judge."""
+    """Points as small as they get: one prompt of each set, no judge."""
     alphas = tuple(i / 500 for i in range(500))
     suite = load_suite("mini", methods.registry(), registry()).model_copy(
         update={"name": "many", "methods": (MethodSpec(name="g1", params={"alpha": alphas}),), "evaluators": (),
                 "overhead": None}
     )  # fmt: skip
-    work = prepare(suite, limit=2)
+    work = prepare(suite, limit=1)
     found: Found = {"in_process_s": in_process(work, folder / "one.db")}
     with local(2) as ray:
         for workers in (1, 2):
