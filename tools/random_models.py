@@ -37,8 +37,8 @@ SHAPES = {
 }
 
 
-def random_checkpoints(folder: Path, shape: Shape, device: str) -> dict[str, Checkpoint]:
-    """A random base and two small steps from it, in bfloat16; made where they are missing."""
+def random_checkpoints(folder: Path, shape: Shape, device: str, step: float = 0.01) -> dict[str, Checkpoint]:
+    """A random base and two steps from it, in bfloat16; made where they are missing.  `step`: of a parameter, sd."""
     import torch
     from tokenizers import Tokenizer, decoders, models
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -61,7 +61,7 @@ def random_checkpoints(folder: Path, shape: Shape, device: str) -> dict[str, Che
                 if name != "base":
                     torch.manual_seed(NAMES.index(name))
                     for parameter in model.parameters():
-                        parameter.add_(torch.randn_like(parameter), alpha=0.01)
+                        parameter.add_(torch.randn_like(parameter), alpha=step)
             model.to(torch.bfloat16).save_pretrained(folder / name)
             fast.save_pretrained(folder / name)
     return {name: resolve(str(folder / name)) for name in NAMES}

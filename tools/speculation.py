@@ -40,10 +40,11 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="small")
     parser.add_argument("--alpha", type=float, nargs="+", default=[0.5, 1.0])
     parser.add_argument("--k", type=int, nargs="+", default=[4])
+    parser.add_argument("--step", type=float, default=0.002, help="sd of the experts' step; the base's parameters: 0.1")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     shape = SHAPES[asked.shape]
-    engine = TransformersEngine(random_checkpoints(asked.checkpoints, shape, "cpu"), shape.dtype, "cpu")
+    engine = TransformersEngine(random_checkpoints(asked.checkpoints, shape, "cpu", asked.step), shape.dtype, "cpu")
     print(f"shape {asked.shape}, {shape.dtype}, load {os.getloadavg()[0]:.1f}")
     print("alpha  k  batch  acceptance  times as quick (rounds)  predicted")
     for alpha in asked.alpha:
