@@ -18,9 +18,10 @@ from bench.progress import Advance, silent
 from bench.schema import Completion, Direction, Estimate, Metric, Prompt, Recipe, TensorDistance, Value
 from bench.serving import ServedModel
 from bench.stats import ScoreColumn, Summary
-from bench.suite.checkpoints import Checkpoint
+from bench.suite.checkpoints import Checkpoint, resolve
 from evaluators.judges import Judges
 
+Answer = NDArray[np.float32]  # of one mixture to those that are compared with it: an array of any shape
 Scope = Literal["full", "completion"]
 Subject = Literal["completions", "mixture", "checkpoints"]
 
@@ -85,11 +86,7 @@ class Evaluator(Value):
         raise NotImplementedError
 
     def ask(
-        self,
-        model: ServedModel,
-        recipe: Recipe,
-        beside: Sequence[NDArray[np.float32]] = (),
-        advance: Advance = silent,
+        self, model: ServedModel, recipe: Recipe, beside: Sequence[Answer] = (), advance: Advance = silent
     ) -> Judgement:
         """The verdict on a served mixture; `beside` are the answers of the mixtures that `beside(recipe)` names."""
         raise NotImplementedError
@@ -102,8 +99,8 @@ class Evaluator(Value):
         """The other mixtures whose answers the verdict on `recipe` needs."""
         return ()
 
-    def answer(self, model: ServedModel, advance: Advance = silent) -> NDArray[np.float32]:
-        """What one mixture says to those that are compared with it: an array of any shape."""
+    def answer(self, model: ServedModel, advance: Advance = silent) -> Answer:
+        """What one mixture says to those that are compared with it."""
         raise NotImplementedError
 
     def require(self, names: Sequence[str]) -> None:
@@ -132,6 +129,19 @@ class TextEvaluator(Evaluator):
     looks_at = "completions"
 
 
+class ModelJudgeEvaluator(TextEvaluator):
+    """Judges completions with a model, whose bytes the verdict depends on."""
+
+    model: str = Field(description="a packaged, local or hub model")
+
+    def data_digests(self) -> list[str]:
+        return [self._digest]
+
+    @cached_property
+    def _digest(self) -> str:
+        return resolve(self.model).digest
+
+
 class ProbeEvaluator(Evaluator):
     """Asks the mixed model itself: defines `probe`."""
 
@@ -141,11 +151,7 @@ class ProbeEvaluator(Evaluator):
         raise NotImplementedError
 
     def ask(
-        self,
-        model: ServedModel,
-        recipe: Recipe,
-        beside: Sequence[NDArray[np.float32]] = (),
-        advance: Advance = silent,
+        self, model: ServedModel, recipe: Recipe, beside: Sequence[Answer] = (), advance: Advance = silent
     ) -> Judgement:
         return self.probe(model, advance)
 
@@ -159,16 +165,12 @@ class ContrastEvaluator(Evaluator):
 
     looks_at = "mixture"
 
-    def compare(self, recipe: Recipe, answer: NDArray[np.float32], beside: Sequence[NDArray[np.float32]]) -> Judgement:
+    def compare(self, recipe: Recipe, answer: Answer, beside: Sequence[Answer]) -> Judgement:
         """The verdict on `recipe`, from its answer and those of `beside(recipe)` in their order."""
         raise NotImplementedError
 
     def ask(
-        self,
-        model: ServedModel,
-        recipe: Recipe,
-        beside: Sequence[NDArray[np.float32]] = (),
-        advance: Advance = silent,
+        self, model: ServedModel, recipe: Recipe, beside: Sequence[Answer] = (), advance: Advance = silent
     ) -> Judgement:
         return self.compare(recipe, self.answer(model, advance), beside)
 

@@ -5,7 +5,6 @@ a label.  Labels are matched by the names in the model's own configuration, neve
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -14,9 +13,8 @@ from pydantic import Field
 
 from bench.progress import Advance, silent
 from bench.schema import Direction, Metric, UserError
-from bench.stats import RatioStatistic, ScoreColumn, ratio_statistic
-from bench.suite.checkpoints import resolve
-from evaluators.base import Judgement, Samples, Scope, TextEvaluator
+from bench.stats import ScoreColumn, ratio_statistic
+from evaluators.base import Judgement, ModelJudgeEvaluator, Samples, Scope
 from evaluators.judges import Judge, Judges
 from evaluators.scoring import Precision, classify
 
@@ -27,7 +25,7 @@ KNOWN_LABELS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-class ClassifierEvaluator(TextEvaluator):
+class ClassifierEvaluator(ModelJudgeEvaluator):
     """What all classifier evaluators share: the model, the judged text, the meaning of labels."""
 
     model: str = Field(description="a packaged, local or hub sequence classifier")
@@ -38,16 +36,20 @@ class ClassifierEvaluator(TextEvaluator):
     )
     precision: Precision = Field(default="float32", description="bfloat16: autocast, for a GPU")
 
-    def data_digests(self) -> list[str]:
-        return [self._digest]
-
-    @cached_property
-    def _digest(self) -> str:
-        return resolve(self.model).digest
-
     def places(self, judge: Judge, expected: Sequence[Sequence[str]]) -> dict[str, int]:
         """Label -> column of the model's output.  Raises UserError unless the labels are one of the `expected` sets."""
-        return label_places(judge, self.labels or KNOWN_LABELS.get(self.model.partition("@")[0], {}), expected)
+        return label_places(judge, self._meanings, expected)
+
+    def column(self, judge: Judge, label: str) -> int:
+        """The column of one label.  Raises UserError where no column, or more than one, has it."""
+        found = meanings(judge, self._meanings)
+        if found.count(label.lower()) != 1:
+            raise UserError(_refusal(judge, label, [label]))
+        return found.index(label.lower())
+
+    @property
+    def _meanings(self) -> Mapping[str, str]:
+        return self.labels or KNOWN_LABELS.get(self.model.partition("@")[0], {})
 
     def probabilities(
         self, judge: Judge, samples: Samples, advance: Advance
@@ -73,7 +75,7 @@ class Classifier(ClassifierEvaluator):
 
     def judge(self, samples: Samples, judges: Judges, advance: Advance = silent) -> Judgement:
         judge = judges.classifier(self.model)
-        column = one_label(judge, self.labels or KNOWN_LABELS.get(self.model.partition("@")[0], {}), self.label)
+        column = self.column(judge, self.label)
         probabilities, reasons = self.probabilities(judge, samples, advance)
         return mean_judgement(samples, {self.named(self.name): probabilities[:, column]}, reasons)
 
@@ -87,12 +89,8 @@ def mean_judgement(
     for name, value in values.items():
         listed = [x if ok else None for x, ok in zip(value.tolist(), scored.tolist(), strict=True)]
         scores[name] = ScoreColumn(listed, reasons)
-        summaries.append(_mean(name, samples, value, scored))
+        summaries.append(ratio_statistic(name, samples.prompt_of, value, len(samples.prompts), scored=scored))
     return Judgement(scores=scores, summaries=summaries)
-
-
-def _mean(name: str, samples: Samples, value: NDArray[np.float64], scored: NDArray[np.bool_]) -> RatioStatistic:
-    return ratio_statistic(name, samples.prompt_of, value, len(samples.prompts), scored=scored)
 
 
 def activation_of(judge: Judge) -> Literal["softmax", "sigmoid"]:
@@ -116,14 +114,6 @@ def label_places(judge: Judge, labels: Mapping[str, str], expected: Sequence[Seq
         wanted = " or ".join(", ".join(names) for names in expected)
         raise UserError(_refusal(judge, wanted, expected[0]))
     return {name: column for column, name in enumerate(found)}
-
-
-def one_label(judge: Judge, labels: Mapping[str, str], label: str) -> int:
-    """The column of one label.  Raises UserError where no column, or more than one, has it."""
-    found = meanings(judge, labels)
-    if found.count(label.lower()) != 1:
-        raise UserError(_refusal(judge, label, [label]))
-    return found.index(label.lower())
 
 
 def _refusal(judge: Judge, wanted: str, example: Sequence[str]) -> str:

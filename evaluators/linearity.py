@@ -18,7 +18,7 @@ from bench.schema import Estimate, Metric, Prompt, PromptSource, Recipe
 from bench.serving import ServedModel
 from bench.stats import Floats, RatioStatistic, ratio_statistic
 from bench.suite.prompts import load_prompts, texts_digest
-from evaluators.base import ContrastEvaluator, Judgement
+from evaluators.base import Answer, ContrastEvaluator, Judgement
 
 CONTEXTS = {name: PromptSource(source=f"mini:prompts/{name}") for name in ("neutral", "positive", "negative")}
 
@@ -60,7 +60,7 @@ class Linearity(ContrastEvaluator):
             return ()
         return [Recipe(space="weights", coefficients={name: 1}) for name in recipe.coefficients]
 
-    def answer(self, model: ServedModel, advance: Advance = silent) -> NDArray[np.float32]:
+    def answer(self, model: ServedModel, advance: Advance = silent) -> Answer:
         """log p(next token | context), (N, V); NaN for a context that is longer than the model's."""
         limit = model.context_length()
         fit = [i for i, context in enumerate(self.positions) if len(model.token_ids(context.text)) <= limit]
@@ -70,7 +70,7 @@ class Linearity(ContrastEvaluator):
         advance(len(self.positions))
         return found
 
-    def compare(self, recipe: Recipe, answer: NDArray[np.float32], beside: Sequence[NDArray[np.float32]]) -> Judgement:
+    def compare(self, recipe: Recipe, answer: Answer, beside: Sequence[Answer]) -> Judgement:
         if not _is_sum(recipe):
             return Judgement(estimates=[self._not_judged(metric, recipe) for metric in self.metrics()])
         weights = normalised(answer)

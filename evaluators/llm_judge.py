@@ -16,9 +16,8 @@ from pydantic import Field, PrivateAttr, field_validator
 from bench.progress import Advance, silent
 from bench.schema import Direction, Estimate, Metric, Prompt, PromptSource, Value
 from bench.stats import ratio_statistic
-from bench.suite.checkpoints import resolve
 from bench.suite.prompts import load_set, texts_digest
-from evaluators.base import Judgement, Samples, Scope, TextEvaluator
+from evaluators.base import Judgement, ModelJudgeEvaluator, Samples, Scope
 from evaluators.classifier import mean_judgement
 from evaluators.judges import Judge, Judges
 from evaluators.scoring import Precision, context_length, encode, token_nlls
@@ -50,7 +49,7 @@ class Verdicts:
         return np.where(np.isnan(self.preference), np.nan, same.astype(float))
 
 
-class LlmJudge(TextEvaluator):
+class LlmJudge(ModelJudgeEvaluator):
     """How often a language model prefers the completions to reference texts, by the suite's rubric."""
 
     source = "Zheng et al. 2023, arXiv 2306.05685: pairwise comparison, positions swapped"
@@ -82,11 +81,7 @@ class LlmJudge(TextEvaluator):
         )
 
     def data_digests(self) -> list[str]:
-        return [self._digest, *(texts_digest(texts) for texts in (self._references, *self._pairs))]
-
-    @cached_property
-    def _digest(self) -> str:
-        return resolve(self.model).digest
+        return [*super().data_digests(), *(texts_digest(texts) for texts in (self._references, *self._pairs))]
 
     @cached_property
     def _references(self) -> list[Prompt]:

@@ -7,7 +7,6 @@ completion exp of the mean NLL of its tokens given the prompt, then the arithmet
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +15,13 @@ from pydantic import Field
 from bench.progress import Advance, silent
 from bench.schema import Metric
 from bench.stats import MedianStatistic, ScoreColumn, Summary, ratio_statistic
-from bench.suite.checkpoints import resolve
-from evaluators.base import Judgement, Samples, Scope, TextEvaluator
+from evaluators.base import Judgement, ModelJudgeEvaluator, Samples, Scope
 from evaluators.judges import Judge, Judges
 from evaluators.packing import common_start
 from evaluators.scoring import Nats, Precision, context_length, distinct_items, encode, token_nlls
 
 
-class Perplexity(TextEvaluator):
+class Perplexity(ModelJudgeEvaluator):
     """`perplexity`, `perplexity_dexperts` and `perplexity_median`.
 
     A text is the prompt and the completion, tokenised together.  Its first token is not scored, since nothing precedes
@@ -50,13 +48,6 @@ class Perplexity(TextEvaluator):
             self.metric("perplexity_dexperts", "lower", "", f"mean{below} of the perplexity of each {given}"),
             self.metric("perplexity_median", "lower", "", f"median of the perplexity of each {given}"),
         )
-
-    def data_digests(self) -> list[str]:
-        return [self._digest]
-
-    @cached_property
-    def _digest(self) -> str:
-        return resolve(self.model).digest
 
     def judge(self, samples: Samples, judges: Judges, advance: Advance = silent) -> Judgement:
         judge = judges.language_model(self.model)

@@ -17,6 +17,12 @@ class Protocol(Value):
     rules: Mapping[str, str]
 
 
+def twins(metric: str) -> list[str]:
+    """What each protocol counts for what this metric counts in one of them."""
+    asked = [q for p in PROTOCOLS.values() for q, name in p.metrics.items() if name == metric]
+    return [p.metrics[q] for p in PROTOCOLS.values() for q in asked if q in p.metrics]
+
+
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
     {
         "paper": Protocol(

@@ -40,16 +40,12 @@ class Repetition(TextEvaluator):
             repetition: _column(values, f"fewer than {self.n} words"),
             looping: _column(loops, "empty completion"),
         }
-        summaries = [
-            ratio_statistic(
-                name,
-                samples.prompt_of,
-                np.array([0.0 if v is None else v for v in column.values]),
-                len(samples.prompts),
-                scored=np.array([v is not None for v in column.values], dtype=bool),
+        summaries = []
+        for name, column in scores.items():
+            known = np.array(column.values, dtype=np.float64)  # None as NaN
+            summaries.append(
+                ratio_statistic(name, samples.prompt_of, known, len(samples.prompts), scored=~np.isnan(known))
             )
-            for name, column in scores.items()
-        ]
         return Judgement(scores=scores, summaries=summaries)
 
 

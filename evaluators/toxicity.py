@@ -10,7 +10,7 @@ from bench.progress import Advance, silent
 from bench.schema import Metric
 from bench.stats import ratio_statistic
 from evaluators.base import Judgement, Samples, Scope
-from evaluators.classifier import KNOWN_LABELS, ClassifierEvaluator, mean_judgement, one_label
+from evaluators.classifier import ClassifierEvaluator, mean_judgement
 from evaluators.judges import Judges
 
 
@@ -38,7 +38,7 @@ class Toxicity(ClassifierEvaluator):
 
     def judge(self, samples: Samples, judges: Judges, advance: Advance = silent) -> Judgement:
         judge = judges.classifier(self.model)
-        column = one_label(judge, self.labels or KNOWN_LABELS.get(self.model.partition("@")[0], {}), self.label)
+        column = self.column(judge, self.label)
         probabilities, reasons = self.probabilities(judge, samples, advance)
         values = probabilities[:, column]
         each = mean_judgement(samples, {self.named("toxicity"): values}, reasons)

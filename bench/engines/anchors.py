@@ -3,7 +3,7 @@
 A mixture is always made anew from the checkpoints, so no change of it leaves a trace.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,22 +48,27 @@ class Anchors:
         return mix_tensors(recipe, self.digests, self.names, self.read)
 
     def share_that_survived(self, recipe: Recipe, dtype: torch.dtype) -> float | None:
-        """<rounded mixture - rounded base, mixture - base> / |mixture - base|^2: 1 where rounding lost nothing.
-
-        None where the mixture is the base.
-        """
-        kept = norm = 0.0
-        for name, mixture in self.mixture(recipe):
-            base = self.read("base", name)
-            update = mixture - base
-            left = mixture.to(dtype).float() - base.to(dtype).float()
-            kept += float((left * update).sum(dtype=torch.float64))
-            norm += float(update.square().sum(dtype=torch.float64))
-        return kept / norm if norm else None
+        """Of the update to the base; see `share_left`."""
+        parts = ((mixture.to(dtype), mixture, self.read("base", name)) for name, mixture in self.mixture(recipe))
+        return share_left(parts, dtype)
 
     def _keep(self) -> None:
         host = {(checkpoint, name): self._open[checkpoint][name]() for checkpoint in self._open for name in self.names}
         self._kept = placed(host, self.device)
+
+
+def share_left(parts: Iterable[tuple[Tensor, Tensor, Tensor]], dtype: torch.dtype) -> float | None:
+    """<served - rounded base, mixture - base> / |mixture - base|^2: 1 where rounding to `dtype` lost nothing.
+
+    parts: (served, mixture, base), the last two float32.  None where the mixture is the base.
+    """
+    kept = norm = 0.0
+    for served, mixture, base in parts:
+        update = mixture - base
+        left = served.float() - base.to(dtype).float()
+        kept += float((left * update).sum(dtype=torch.float64))
+        norm += float(update.square().sum(dtype=torch.float64))
+    return kept / norm if norm else None
 
 
 def placed(tensors: dict[Key, Tensor], device: torch.device) -> dict[Key, Tensor]:

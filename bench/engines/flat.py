@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.engines.anchors import placed
+from bench.engines.anchors import placed, share_left
 from bench.engines.mixing import linear, mix_tensors
 from bench.schema import Recipe
 from bench.suite.checkpoints import Checkpoint, digests, unlike
@@ -43,20 +43,12 @@ class FlatWeights:
         return model
 
     def survived_update(self) -> float | None:
-        """<served - rounded base, mixture - base> / |mixture - base|^2: 1 where rounding lost nothing of the update.
-
-        None where the mixture is the base, or none of its kind is there.
-        """
+        """The share of the update to the base that rounding left; None where no base of its kind is there."""
         if self._recipe is None or self._served is None or not self._has_base(self._served[0]):
             return None
-        kept = norm = 0.0
-        for part, mixed in self._pieces(self._recipe):
-            base = self._read("base", part)
-            update = mixed - base
-            left = self._served[2][part].float() - base.to(self.dtype).float()
-            kept += float((left * update).sum(dtype=torch.float64))
-            norm += float(update.square().sum(dtype=torch.float64))
-        return kept / norm if norm else None
+        buffer = self._served[2]
+        parts = ((buffer[part], mixed, self._read("base", part)) for part, mixed in self._pieces(self._recipe))
+        return share_left(parts, self.dtype)
 
     def clear(self) -> None:
         self._anchors.clear()

@@ -23,11 +23,11 @@ from bench.engines.mixing import mix_logits, mix_probs, plausible
 from bench.engines.sampling import ROWS_PER_CHUNK, nucleus_mask, row_keys, sample_nucleus
 from bench.engines.steering import steer, steering_vector
 from bench.progress import Advance, silent
-from bench.schema import STEERING, Completion, Prompt, Recipe, Sampling, UserError
+from bench.schema import STEERING, Completion, Prompt, Recipe, Sampling
 from bench.serving import NotFiniteError
 from bench.suite.architecture import architecture
 from bench.suite.checkpoints import Checkpoint
-from bench.suite.loading import load_model, load_tokenizer
+from bench.suite.loading import end_of_text, load_model, load_tokenizer
 
 NEVER = -1  # an end-of-text token that no row draws
 
@@ -210,10 +210,7 @@ class TransformersModel:
         self.recipe = recipe
         self.members = members
         self.tokenizer = engine.tokenizer
-        end = engine.tokenizer.eos_token_id
-        if end is None:
-            raise UserError("the checkpoints' tokenizer has no end-of-text token")
-        self.end = int(end)
+        self.end = end_of_text(engine.tokenizer)
 
     def token_ids(self, text: str) -> list[int]:
         return self.engine.token_ids(text)

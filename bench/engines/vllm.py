@@ -9,7 +9,8 @@ import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ from bench.progress import Advance, silent
 from bench.schema import Completion, FinishReason, Prompt, Recipe, Sampling, Space, UserError
 from bench.suite.architecture import architecture
 from bench.suite.checkpoints import Checkpoint, digests, unlike
+from bench.suite.loading import end_of_text, load_tokenizer
 
 __all__ = ["VllmEngine", "VllmModel", "require_supported", "why_not"]
 
@@ -64,15 +66,10 @@ class VllmEngine:
         self.architectures = {name: architecture(checkpoint) for name, checkpoint in self.checkpoints.items()}
         self._live: dict[Space, Live] = {}
         self._served: Recipe | None = None
-        self._tokenizer: Any = None
 
-    @property
+    @cached_property
     def tokenizer(self) -> Any:
-        if self._tokenizer is None:
-            from transformers import AutoTokenizer
-
-            self._tokenizer = AutoTokenizer.from_pretrained(next(iter(self.checkpoints.values())).path)
-        return self._tokenizer
+        return load_tokenizer(next(iter(self.checkpoints.values())))
 
     def serve(self, recipe: Recipe) -> "VllmModel":
         live = self._engine_for(recipe)
@@ -265,10 +262,7 @@ class VllmModel:
         self.engine = engine
         self.live = live
         self.recipe = recipe
-        end = engine.tokenizer.eos_token_id
-        if end is None:
-            raise UserError("the checkpoints' tokenizer has no end-of-text token")
-        self.end = int(end)
+        self.end = end_of_text(engine.tokenizer)
 
     def token_ids(self, text: str) -> list[int]:
         return list(self.engine.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
@@ -400,15 +394,15 @@ class VllmModel:
         return f"{what} takes {length} tokens; the engine takes {self.engine.context_length()}"
 
 
+@dataclass
 class Progress:
     """The part of tqdm's face that vLLM uses; passes finished rows on."""
 
-    def __init__(self, advance: Advance, per_row: int) -> None:
-        self.advance = advance
-        self.per_row = per_row
-        self.n = 0
-        self.postfix = ""
-        self.format_dict = {"elapsed": 1.0}
+    advance: Advance
+    per_row: int
+    n: int = 0
+    postfix: str = ""
+    format_dict: Mapping[str, float] = field(default_factory=lambda: {"elapsed": 1.0})
 
     def update(self, n: int = 1) -> None:
         self.n += n

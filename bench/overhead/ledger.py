@@ -11,7 +11,6 @@ from typing import Any
 from bench.overhead.estimate import (
     Quantity,
     Round,
-    Timed,
     amortisation,
     measured,
     noise_floor,
@@ -86,25 +85,19 @@ def _switch_records(ledger: Ledger) -> list[OverheadRecord]:
 def _timed(
     ledger: Ledger, subject: Subject, cell: Cell, rounds: Sequence[Round], metric: str, quantity: Quantity
 ) -> OverheadRecord:
-    found = measured(rounds, None if subject.name == BASE else subject.name, quantity)
+    is_base = subject.name == BASE
+    found = measured(rounds, None if is_base else subject.name, quantity)
     floor = noise_floor([x for name in ledger.copies for x in ratios_to_base(rounds, name, quantity)])
     details = {
-        **_facts(ledger, subject),
         "floor": [_short(x) for x in floor],
         "within_floor": within(found.ratio, floor),
         "samples": [_short(x) for x in found.samples],
         "ratios": [_short(x) for x in found.ratios],
     }
-    return _record(subject, cell, metric, found, details)
-
-
-def _record(subject: Subject, cell: Cell, metric: str, found: Timed, details: dict[str, Any]) -> OverheadRecord:
-    is_base = subject.name == BASE
-    return OverheadRecord(
-        **_place(subject, cell), metric=metric, value=found.median.value,
+    return _record(
+        ledger, subject, cell, metric, found.median.value, details,
         low=found.median.low, high=found.median.high, n_rounds=found.median.n_total, ratio_to_base=found.ratio.value,
         ratio_low=None if is_base else found.ratio.low, ratio_high=None if is_base else found.ratio.high,
-        details=details,
     )  # fmt: skip
 
 
@@ -112,35 +105,22 @@ def _fresh_records(ledger: Ledger, subject: Subject) -> list[OverheadRecord]:
     """Start-up and memory: one measurement each, so no interval."""
     fresh, base = ledger.fresh.get(subject.name), ledger.fresh[BASE]
     if fresh is None:
-        reason = {"reason": "the time budget was spent before this mixture had an engine of its own"}
+        reason = "the time budget was spent before this mixture had an engine of its own"
         return [_single(ledger, subject, NO_CELL, "start_up_s", None, None, reason)]
-    found = [
+    return [
         _single(ledger, subject, NO_CELL, "start_up_s", fresh.start_up_s, base.start_up_s),
         _single(ledger, subject, NO_CELL, "switch_memory_bytes", fresh.switch_memory_bytes, base.switch_memory_bytes),
-    ]
-    return found + [
-        _single(ledger, subject, cell, "peak_memory_bytes", peak, base.peak_memory_bytes[cell])
-        for cell, peak in fresh.peak_memory_bytes.items()
-    ]
+        *(_single(ledger, subject, cell, "peak_memory_bytes", peak, base.peak_memory_bytes[cell])
+          for cell, peak in fresh.peak_memory_bytes.items()),
+    ]  # fmt: skip
 
 
-def _single(
-    ledger: Ledger,
-    subject: Subject,
-    cell: Cell,
-    metric: str,
-    value: float | None,
-    base: float | None,
-    details: Mapping[str, Any] | None = None,
-) -> OverheadRecord:
-    """A value without rounds.  Its ratio is None where the base's is unknown or zero."""
+def _single(ledger: Ledger, subject: Subject, cell: Cell, metric: str, value: float | None, base: float | None,
+            unknown: str = "unknown on this machine") -> OverheadRecord:  # fmt: skip
+    """A value without rounds, or why it is `unknown`.  Its ratio is None where the base's is unknown or zero."""
+    details = {"reason": unknown} if value is None else {}
     ratio = value / base if value is not None and base else None
-    unknown = {"reason": "unknown on this machine"} if value is None else {}
-    return OverheadRecord(
-        **_place(subject, cell), metric=metric, value=value,
-        n_rounds=0 if value is None else 1, ratio_to_base=ratio,
-        details={**_facts(ledger, subject), **unknown, **(details or {})},
-    )  # fmt: skip
+    return _record(ledger, subject, cell, metric, value, details, n_rounds=int(value is not None), ratio_to_base=ratio)
 
 
 def _roofline_record(ledger: Ledger, subject: Subject, cell: Cell, shape: Shape, rates: Rates) -> OverheadRecord:
@@ -148,16 +128,11 @@ def _roofline_record(ledger: Ledger, subject: Subject, cell: Cell, shape: Shape,
     batch_size, new_tokens = cell
     context = ledger.mean_prompt_tokens + new_tokens / 2
     cost = step_cost(shape, subject.recipe.models_per_token, batch_size, context)
-    base = step_cost(shape, 1, batch_size, context)
-    details = {
-        "flops": cost.flops, "bytes": cost.bytes, "flops_per_s": rates.flops_per_s, "bytes_per_s": rates.bytes_per_s,
-    }  # fmt: skip
-    seconds = cost.least_s(rates)
-    return OverheadRecord(
-        **_place(subject, cell), metric="roofline_s_per_token",
-        value=seconds, n_rounds=0, ratio_to_base=seconds / base.least_s(rates),
-        details={**_facts(ledger, subject), **details},
-    )  # fmt: skip
+    seconds, base = cost.least_s(rates), step_cost(shape, 1, batch_size, context).least_s(rates)
+    details = {"flops": cost.flops, "bytes": cost.bytes, **vars(rates)}
+    return _record(
+        ledger, subject, cell, "roofline_s_per_token", seconds, details, n_rounds=0, ratio_to_base=seconds / base
+    )
 
 
 def _amortisation_records(ledger: Ledger, cell: Cell) -> list[OverheadRecord]:
@@ -168,38 +143,28 @@ def _amortisation_records(ledger: Ledger, cell: Cell) -> list[OverheadRecord]:
         return []
     found = []
     for subject in methods:
-        if subject.recipe.space != "weights" or len(subject.recipe.coefficients) < 2:
-            continue
-        result = amortisation(ledger.rounds[cell], subject.name, ensemble.name, *cell)
-        details = {**_facts(ledger, subject), "against": ensemble.name, "reason": result.reason}
-        found.append(
-            OverheadRecord(
-                **_place(subject, cell), metric="amortisation_tokens",
-                value=result.value, low=result.low, high=result.high, n_rounds=len(ledger.rounds[cell]),
-                details=details,
-            )
-        )  # fmt: skip
+        if subject.recipe.space == "weights" and len(subject.recipe.coefficients) > 1:
+            result = amortisation(ledger.rounds[cell], subject.name, ensemble.name, *cell)
+            details = {"against": ensemble.name, "reason": result.reason}
+            found.append(_record(ledger, subject, cell, "amortisation_tokens", result.value, details, low=result.low,
+                                 high=result.high, n_rounds=len(ledger.rounds[cell])))  # fmt: skip
     return found
 
 
-def _place(subject: Subject, cell: Cell) -> dict[str, Any]:
-    return {
-        "method": subject.name,
-        "role": subject.role,
-        "members": subject.recipe.models_per_token,
-        "batch_size": cell[0],
-        "new_tokens": cell[1],
-    }
-
-
-def _facts(ledger: Ledger, subject: Subject) -> dict[str, Any]:
-    return {
+def _record(ledger: Ledger, subject: Subject, cell: Cell, metric: str, value: float | None, details: Mapping[str, Any],
+            **numbers: Any) -> OverheadRecord:  # fmt: skip
+    """A record with what each says of its mixture and of the machine."""
+    facts = {
         "made_by": subject.method,
         "params": dict(subject.params),
         "recipe": subject.recipe.model_dump(mode="json"),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         **ledger.load,
     }
+    return OverheadRecord(
+        method=subject.name, role=subject.role, members=subject.recipe.models_per_token, batch_size=cell[0],
+        new_tokens=cell[1], metric=metric, value=value, details={**facts, **details}, **numbers,
+    )  # fmt: skip
 
 
 def _short(value: float) -> float:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from bench.overhead.estimate import Round, Timing, is_narrow, time_per_output_token
@@ -60,28 +61,22 @@ def is_timed(store: Reader, suite_id: int, engine: str) -> bool:
     return any(record.method == AGAIN for record in store.overhead_records(suite_id, engine))
 
 
+@dataclass
 class Stopwatch:
     """Records a ledger.  Clock, machine and engines are given, so that tests can make time themselves."""
 
-    def __init__(
-        self,
-        open_engine: Callable[[], Engine],
-        subjects: Sequence[Subject],
-        prompts: Sequence[Prompt],
-        sampling: Sampling,
-        spec: OverheadSpec,
-        machine: Machine,
-        clock: Clock,
-    ) -> None:
-        self.open_engine = open_engine
-        self.base, *self.others = subjects
-        self.prompts = prompts
-        self.sampling = sampling
-        self.spec = spec
-        self.machine = machine
-        self.clock = clock
-        self.ledger = Ledger(subjects)
-        self.rng = random.Random(sampling.seed)
+    open_engine: Callable[[], Engine]
+    subjects: Sequence[Subject]
+    prompts: Sequence[Prompt]
+    sampling: Sampling
+    spec: OverheadSpec
+    machine: Machine
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        self.base, *self.others = self.subjects
+        self.ledger = Ledger(self.subjects)
+        self.rng = random.Random(self.sampling.seed)
 
     @property
     def cells(self) -> list[Cell]:

@@ -179,16 +179,10 @@ def require_room(
 class Status:
     """What is stored of a suite's work, counted by distinct work rather than by point."""
 
-    points: int
     generations: int
     generations_stored: int
     evaluations: int
     evaluations_stored: int
-    completions_per_point: int
-
-    @property
-    def finished(self) -> bool:
-        return self.generations == self.generations_stored and self.evaluations == self.evaluations_stored
 
 
 def status(work: Work, store: Reader | None) -> Status:
@@ -199,13 +193,9 @@ def status(work: Work, store: Reader | None) -> Status:
         for item in work.evaluators
         if p.judged_by(item.evaluator)
     }
-    stored_generations = sum(store is not None and store.generation_id(key) is not None for key in generations)
-    stored_evaluations = sum(store is not None and store.evaluation_id(key) is not None for key in evaluations)
     return Status(
-        points=len(work.planned),
         generations=len(generations),
-        generations_stored=stored_generations,
+        generations_stored=sum(store is not None and store.generation_id(key) is not None for key in generations),
         evaluations=len(evaluations),
-        evaluations_stored=stored_evaluations,
-        completions_per_point=work.completions_per_point,
+        evaluations_stored=sum(store is not None and store.evaluation_id(key) is not None for key in evaluations),
     )

@@ -6,24 +6,13 @@ what is to do and keeps what comes of it; a `Worker` does it, here in this proce
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
 from bench.progress import Task
 from bench.run.prepare import NamedEvaluator, Work
-from bench.run.units import (
-    Broken,
-    Completed,
-    Event,
-    Failed,
-    Inspect,
-    Judge,
-    Piece,
-    Serve,
-    Survived,
-    Unit,
-    Verdict,
-)
+from bench.run.units import Broken, Completed, Event, Failed, Inspect, Judge, Piece, Serve, Survived, Unit, Verdict
 from bench.run.worker import EngineFactory, Worker
 from bench.schema import Completion
 from bench.store.write import Store
@@ -35,18 +24,18 @@ Stage = Literal["generate", "probe", "evaluate"]
 ALL_STAGES: tuple[Stage, ...] = ("generate", "probe", "evaluate")
 
 
+@dataclass(eq=False)
 class Run:
     """One run of a suite into a store: the effects.  Nothing is written before it is `recorded`."""
 
-    def __init__(self, work: Work, store: Store, environment_id: int, task: Task, command: str = "") -> None:
-        self.work = work
-        self.store = store
-        self.environment_id = environment_id
-        self.task = task
-        self.command = command
-        self.broken: dict[str, list[str]] = {}  # a plugin's evaluator -> what broke, point by point
-        self.failed: dict[str, str] = {}  # a point's label -> why its mixture cannot be used
-        self._pieces: dict[str, dict[int, Completed]] = {}  # of generations that are not whole yet
+    work: Work
+    store: Store
+    environment_id: int
+    task: Task
+    command: str = ""
+    broken: dict[str, list[str]] = field(default_factory=dict)  # a plugin's evaluator -> what broke, point by point
+    failed: dict[str, str] = field(default_factory=dict)  # a point's label -> why its mixture cannot be used
+    _pieces: dict[str, dict[int, Completed]] = field(default_factory=dict)  # of generations that are not whole yet
 
     def execute(self, engine_factory: EngineFactory, judges: Judges, stages: Collection[Stage] = ALL_STAGES) -> None:
         """Do what the stages ask for and the store lacks, in this process."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.progress import Advance, silent
 from bench.run.prepare import NamedEvaluator, Work
@@ -17,29 +16,10 @@ from bench.run.units import Broken, Completed, Event, Failed, Inspect, Judge, Pi
 from bench.schema import Completion, Estimate, Prompt, Recipe, UserError
 from bench.serving import Engine, NotFiniteError, ServedModel
 from bench.stats import RatioStatistic, Summary
-from evaluators.base import Judgement, Samples
+from evaluators.base import Answer, Judgement, Samples
 from evaluators.judges import Judges
 
 EngineFactory = Callable[[], Engine]
-
-
-class Answers:
-    """What the mixtures beside the points answered; each is served and asked once."""
-
-    def __init__(self, engine: Engine, work: Work) -> None:
-        self.engine = engine
-        self.work = work
-        self._kept: dict[str, NDArray[np.float32]] = {}
-
-    def beside(self, item: NamedEvaluator, recipe: Recipe) -> list[NDArray[np.float32]]:
-        """The answers of `beside(recipe)`.  Serves in place: ask before serving `recipe`."""
-        return [self._answer(item, other) for other in item.evaluator.beside(recipe)]
-
-    def _answer(self, item: NamedEvaluator, recipe: Recipe) -> NDArray[np.float32]:
-        key = item.key(self.work.mixture_key(recipe))
-        if key not in self._kept:
-            self._kept[key] = item.evaluator.answer(self.engine.serve(recipe))
-        return self._kept[key]
 
 
 class Worker:
@@ -49,7 +29,8 @@ class Worker:
         self.work = work
         self.engine_factory = engine_factory
         self.judges = judges
-        self._open: tuple[Engine, Answers] | None = None
+        self._engine: Engine | None = None
+        self._answers: dict[str, Answer] = {}  # of the mixtures beside the points: each is served and asked once
 
     def do(self, unit: Unit, samples: Samples | None = None, advance: Advance = silent) -> Iterator[Event]:
         """What comes of a unit, as it comes; `samples`: what a `Judge` is to judge."""
@@ -70,9 +51,10 @@ class Worker:
 
     def close(self) -> None:
         """Give the engine's memory back."""
-        if self._open is not None:
-            self._open[0].close()
-            self._open = None
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+            self._answers.clear()
 
     # ------------------------------------------------------------------------------------------ served mixtures
 
@@ -87,11 +69,11 @@ class Worker:
 
     def _served(self, unit: Serve, advance: Advance) -> Iterator[Event]:
         recipe = self.work.planned[unit.position].point.recipe
-        engine, answers = self._opened()
-        asking: list[tuple[int, list[NDArray[np.float32]]]] = []
-        for place in unit.probes:
+        engine = self._opened()
+        asking: list[tuple[int, list[Answer]]] = []
+        for place in unit.probes:  # serves in place: before the recipe itself
             try:
-                asking.append((place, answers.beside(self.work.evaluators[place], recipe)))
+                asking.append((place, self._beside(engine, self.work.evaluators[place], recipe)))
             except Exception as error:
                 yield self._broken(place, error)
         model = engine.serve(recipe)
@@ -106,11 +88,17 @@ class Worker:
             evaluator = self.work.evaluators[place].evaluator
             yield self._verdict(place, partial(evaluator.ask, model, recipe, beside))
 
-    def _opened(self) -> tuple[Engine, Answers]:
-        if self._open is None:
-            engine = self.engine_factory()
-            self._open = engine, Answers(engine, self.work)
-        return self._open
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            self._engine = self.engine_factory()
+        return self._engine
+
+    def _beside(self, engine: Engine, item: NamedEvaluator, recipe: Recipe) -> list[Answer]:
+        others = {item.key(self.work.mixture_key(other)): other for other in item.evaluator.beside(recipe)}
+        for key, other in others.items():
+            if key not in self._answers:
+                self._answers[key] = item.evaluator.answer(engine.serve(other))
+        return [self._answers[key] for key in others]
 
     def _complete(self, engine: Engine, model: ServedModel, piece: Piece, advance: Advance) -> Completed:
         started = time.perf_counter()

@@ -35,7 +35,12 @@ class StoredPoint:
 
     @property
     def name(self) -> str:
-        return self.method if self.params_json == "{}" else f"{self.method} {self.params_json}"
+        return point_name(self.method, self.params_json)
+
+
+def point_name(method: str, params_json: str) -> str:
+    """A point's method and parameters as one name."""
+    return method if params_json == "{}" else f"{method} {params_json}"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ no size.
 
 import hashlib
 import json
-import math
 import os
 import tempfile
 import zipfile
@@ -27,12 +26,13 @@ from bench.store.extract import copy_suite
 from bench.store.inspect import faults
 from bench.store.read import Reader
 from bench.store.schema import FORMAT
+from bench.store.values import point_name
+from bench.suite.points import require_countable
 
 DATABASE, MANIFEST = "results.db", "manifest.json"
 SUFFIX = ".zip"
 MAX_BYTES = {DATABASE: 64 * 2**30, MANIFEST: 4 * 2**20}
 MAX_RATIO = 200  # bytes out for a byte in; real databases stay below 20
-MAX_POINTS = 100_000
 CHUNK = 2**20
 BORN = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
@@ -168,7 +168,6 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> 
 
 def facts(store: Reader) -> Manifest:
     """The manifest, without files, that follows from a database of one suite."""
-
     environments = store.environments()
     return Manifest(
         suite=", ".join(store.suite_definitions()),
@@ -195,7 +194,7 @@ def missing(store: Reader) -> list[str]:
     found = [] if engines else ["no point was run"]
     for on in engines:
         points = {(point.method, point.params_json): point for point in store.points(on.id, on.engine)}
-        found += [f"{place(key)} was not run on {on.engine}" for key in asked if key not in points]
+        found += [f"{point_name(*key)} was not run on {on.engine}" for key in asked if key not in points]
         found += [
             f"{point.name} on {on.engine} is not in its definition" for key, point in points.items() if key not in asked
         ]
@@ -214,20 +213,15 @@ def stored_suite(store: Reader) -> Suite:
     return Suite.model_validate_json(definition)
 
 
-def place(point: tuple[str, str]) -> str:
-    """A point's method and parameters as one name."""
-    return point[0] if point[1] == "{}" else f"{point[0]} {point[1]}"
-
-
 def asked_points(suite: Suite) -> list[tuple[str, str]]:
     """(method, parameters) of each point that the definition spans, in its order.  Raises UserError for too many."""
-    asked: dict[tuple[str, str], None] = {}
-    for spec in suite.methods:
-        if (n := math.prod(map(len, spec.params.values()))) > MAX_POINTS:
-            raise UserError(f"suite {suite.name}: {spec.name} spans {n:,} points, more than {MAX_POINTS:,}")
-        for values in product(*spec.params.values()):
-            asked[spec.name, canonical_json(dict(zip(spec.params, values, strict=True)))] = None
-    return list(asked)
+    require_countable(suite)
+    asked = (
+        (spec.name, canonical_json(dict(zip(spec.params, values, strict=True))))
+        for spec in suite.methods
+        for values in product(*spec.params.values())
+    )
+    return list(dict.fromkeys(asked))
 
 
 def _unjudged(store: Reader, suite: Suite, points: dict[int, str]) -> Iterator[str]:

@@ -98,15 +98,19 @@ def generations(store: Reader) -> Iterator[Mismatch]:
                 yield Mismatch("generations", row, column, has, wanted)
 
 
+def all_points(store: Reader) -> list[StoredPoint]:
+    return [point for on in store.suites() for point in store.points(on.id, on.engine)]
+
+
+@dataclass
 class Labels:
     """The first point that a generation or a mixture stands for, by its id."""
 
-    def __init__(self, store: Reader) -> None:
-        self.store = store
+    store: Reader
 
     @cached_property
     def points(self) -> list[StoredPoint]:
-        return [point for on in self.store.suites() for point in self.store.points(on.id, on.engine)]
+        return all_points(self.store)
 
     def of_generation(self, id_: int) -> str:
         return next((point.name for point in self.points if point.generation_id == id_), "none")

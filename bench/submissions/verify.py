@@ -20,11 +20,10 @@ from bench.progress import Task
 from bench.schema import Suite, UserError, canonical_json
 from bench.store.inspect import faults
 from bench.store.read import Reader
-from bench.store.values import StoredPoint
 from bench.submissions import bundle as bundles
 from bench.submissions.bundle import Manifest, stored_suite
 from bench.submissions.findings import Mismatch, Report, shown
-from bench.submissions.recompute import builtin, recompute
+from bench.submissions.recompute import all_points, builtin, recompute
 from bench.suite import keys
 from bench.suite.checkpoints import MODELS, resolve
 
@@ -193,10 +192,6 @@ def _strangers(store: Reader) -> Iterator[Mismatch]:
         if one.mixture_id != point.mixture.id or one.generation_id not in (None, point.generation_id):
             expected = "one of this point's own mixture and completions"
             yield Mismatch("point_evaluations", {"point": point.name}, "evaluation", one.key, expected)
-
-
-def all_points(store: Reader) -> list[StoredPoint]:
-    return [point for on in store.suites() for point in store.points(on.id, on.engine)]
 
 
 def mixtures(store: Reader) -> Iterator[Mismatch]:

@@ -26,6 +26,13 @@ def load_tokenizer(checkpoint: Checkpoint, **options: Any) -> Any:
     return _from_pretrained(AutoTokenizer, checkpoint, **options)
 
 
+def end_of_text(tokenizer: Any) -> int:
+    """The id of the end-of-text token.  Raises UserError where the tokenizer has none."""
+    if tokenizer.eos_token_id is None:
+        raise UserError("the checkpoints' tokenizer has no end-of-text token")
+    return int(tokenizer.eos_token_id)
+
+
 def _from_pretrained(kind: Any, checkpoint: Checkpoint, **options: Any) -> Any:
     try:
         return kind.from_pretrained(checkpoint.path, **options)

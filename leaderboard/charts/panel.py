@@ -5,7 +5,7 @@ site follows the reader's theme, a file the printed page.
 """
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +125,19 @@ def curve(board: Board, series: Series, metric: str, prompts: str = ALL, *, name
         "fillcolor": f"{paint}:{BAND}", "hoverinfo": "skip", "showlegend": False,
     }  # fmt: skip
     return [band, line]
+
+
+def along(board: Board, series: Sequence[Series], metric: str, prompts: str, x: Mapping[str, Any], *,
+          top: Mapping[str, Any] | None = None, shapes: Sequence[Mapping[str, Any]] = (),
+          notes: Sequence[Mapping[str, Any]] = ()) -> Iterator[Panel]:  # fmt: skip
+    """One metric's curves, the last series' over the axis `top` where there is one; nothing where none is stored."""
+    traces = [trace for s in series if metric in board.metrics
+              for trace in curve(board, s, metric, prompts, top=top is not None and s is series[-1])]  # fmt: skip
+    if traces:
+        y = axis(metric_title(board, metric), **stretched(values(traces)))
+        places = [i for s in series for i in s.places]
+        rows = table(board, places, [metric], prompts)
+        yield Panel(title(metric), traces, x, y, rows, top=top, shapes=shapes, notes=notes)
 
 
 def values(traces: Iterable[Trace]) -> list[float]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bench.schema import Number
 from bench.stats import Floats, bootstrap_weights, with_interval
-from evaluators.protocols import PROTOCOLS
+from evaluators.protocols import twins
 from leaderboard.measure.rank import Series
 from leaderboard.numbers import plain
 from leaderboard.read.board import ALL, Board, PerPrompt
@@ -81,17 +81,7 @@ def rank_at_targets(board: Board, series: Sequence[Series], prompts: str = ALL) 
 
 def reported(board: Board) -> list[str]:
     """The goal's metrics with sums by prompt; one that has none gives its place to what another protocol counts."""
-    twins = {
-        name: [
-            p.metrics[q]
-            for p in PROTOCOLS.values()
-            for q, found in known.metrics.items()
-            if found == name and q in p.metrics
-        ]
-        for known in PROTOCOLS.values()
-        for name in board.columns
-    }
-    best = (next((m for m in (name, *twins.get(name, ())) if m in board.per_prompt), None) for name in board.columns)
+    best = (next((m for m in (name, *twins(name)) if m in board.per_prompt), None) for name in board.columns)
     return list(dict.fromkeys(name for name in best if name is not None))
 
 

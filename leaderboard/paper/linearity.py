@@ -3,10 +3,12 @@
 Then the attribute is linear in alpha and beta, and mixing weights gives the distributions that mixing logits gives.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from bench.stats import Floats, with_interval
-from leaderboard.charts.panel import ALPHA, Panel, axis, curve, metric_title, stretched, table, upright, values
+from leaderboard.charts.panel import ALPHA, Panel, along, axis, upright
 from leaderboard.measure.rank import Series, draws
 from leaderboard.names import title
 from leaderboard.numbers import number, shown
@@ -40,20 +42,10 @@ def linearity(board: Board, parts: Cast) -> Figure:
 def _panels(board: Board, parts: Cast) -> list[Panel]:
     found = [] if parts.plane is None else maps(board, parts.plane, TWINS)
     if parts.push is not None:
-        found += [panel for metric in TWINS if (panel := _along(board, parts.push, metric)) is not None]
+        x, (shape, notes) = axis(f"{ALPHA} of {parts.push.name}"), upright(0, "θ⁰")
+        drawn = [panel for m in TWINS for panel in along(board, [parts.push], m, ALL, x, shapes=[shape], notes=notes)]
+        found += [replace(panel, title=f"{panel.title} along {parts.push.name}") for panel in drawn]
     return found
-
-
-def _along(board: Board, push: Series, metric: str) -> Panel | None:
-    if metric not in board.metrics or not (traces := curve(board, push, metric)):
-        return None
-    name = metric_title(board, metric)
-    shape, notes = upright(0, "θ⁰")
-    return Panel(
-        f"{title(metric)} along {push.name}", traces, axis(f"{ALPHA} of {push.name}"),
-        axis(name, **stretched(values(traces))), table(board, push.places, [metric], ALL),
-        shapes=[shape], notes=notes,
-    )  # fmt: skip
 
 
 def near(board: Board, plane: Series, metric: str) -> list[int]:

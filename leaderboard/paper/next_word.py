@@ -75,10 +75,8 @@ def _names(traces: list[Trace], log: bool) -> tuple[list[dict[str, object]], lis
 def _findings(board: Board, line: Series, words: list[str]) -> list[Finding]:
     found = []
     for name in words:
-        pairs = [(position(board, line, i), v) for i in line.places if (v := board.value(i, name)) is not None]
-        if len(pairs) > 2:
-            x, y = np.array(pairs, dtype=np.float64).T
-            rank = float(spearman(y[None, :], x)[0])
+        rank, n = _rank_with_alpha(board, line, name)
+        if n > 2:
             sense = polarity(board, line, name)
             judged = {"positive": rank > 0.99, "negative": rank < -0.99}.get(sense)
             found.append(Finding(f"{item(name)} ({sense}): rank correlation with alpha {number(rank)}.", judged))
@@ -92,12 +90,12 @@ def polarity(board: Board, series: Series, metric: str) -> str:
     about = board.metrics[metric].description.lower()
     if ("positive" in about) != ("negative" in about):
         return "positive" if "positive" in about else "negative"
-    return "rising" if _rises(board, series, metric) else "falling"
+    rank, n = _rank_with_alpha(board, series, metric)
+    return "rising" if rank >= 0 or n < 2 else "falling"
 
 
-def _rises(board: Board, series: Series, metric: str) -> bool:
+def _rank_with_alpha(board: Board, series: Series, metric: str) -> tuple[float, int]:
+    """Spearman's rank correlation of a metric with alpha, and over how many settings; NaN for fewer than two."""
     known = [(position(board, series, i), v) for i in series.places if (v := board.value(i, metric)) is not None]
-    if len(known) < 2:
-        return True
-    x, y = np.array(known, dtype=np.float64).T
-    return bool(spearman(y[None, :], x)[0] >= 0)
+    x, y = np.array(known, dtype=np.float64).reshape(-1, 2).T
+    return (float(spearman(y[None, :], x)[0]) if len(known) > 1 else float("nan")), len(known)

@@ -6,25 +6,8 @@ import numpy as np
 
 from bench.schema import Number
 from bench.stats import with_interval
-from leaderboard.charts.panel import (
-    ALPHA,
-    Panel,
-    axis,
-    curve,
-    metric_title,
-    position,
-    stretched,
-    table,
-    upright,
-    values,
-)
-from leaderboard.measure.rank import (
-    Series,
-    barrier,
-    draws,
-    losses,
-    monotonicity,
-)
+from leaderboard.charts.panel import ALPHA, Panel, along, axis, position, upright
+from leaderboard.measure.rank import Series, barrier, draws, losses, monotonicity
 from leaderboard.names import title
 from leaderboard.numbers import number, plain, shown
 from leaderboard.paper.cast import Cast, same_place
@@ -62,17 +45,11 @@ def along_the_line(board: Board, parts: Cast) -> Figure:
 
 
 def _line_panels(board: Board, line: Series, prompts: str) -> list[Panel]:
-    panels = []
     marks = [upright(0, "θ⁻"), upright(1, "θ⁺")]
-    for metric in board.goal.metrics[:DRAWN]:
-        if metric in board.metrics and (traces := curve(board, line, metric, prompts)):
-            y = axis(metric_title(board, metric), **stretched(values(traces)))
-            panels.append(Panel(
-                title(metric), traces, axis(f"{ALPHA} of {line.name}"), y,
-                table(board, line.places, [metric], prompts),
-                shapes=[shape for shape, _ in marks], notes=[note for _, notes in marks for note in notes],
-            ))  # fmt: skip
-    return panels
+    shapes, notes = [shape for shape, _ in marks], [note for _, notes in marks for note in notes]
+    x = axis(f"{ALPHA} of {line.name}")
+    return [panel for metric in board.goal.metrics[:DRAWN]
+            for panel in along(board, [line], metric, prompts, x, shapes=shapes, notes=notes)]  # fmt: skip
 
 
 def _line_findings(board: Board, line: Series) -> list[Finding]:
@@ -129,19 +106,10 @@ def _pair_panels(board: Board, line: Series, push: Series, prompts: str) -> list
     xs = [position(board, line, i) for i in line.places] + [position(board, push, i) + 0.5 for i in push.places]
     pad = 0.04 * (max(xs) - min(xs)) or 0.5
     low, high = min(xs) - pad, max(xs) + pad
-    panels = []
-    for metric in board.goal.metrics[:DRAWN]:
-        if metric not in board.metrics:
-            continue
-        traces = [*curve(board, line, metric, prompts), *curve(board, push, metric, prompts, top=True)]
-        if traces:
-            panels.append(Panel(
-                title(metric), traces, axis(f"{ALPHA} of {line.name}", range=[low, high]),
-                axis(metric_title(board, metric), **stretched(values(traces))),
-                table(board, [*line.places, *push.places], [metric], prompts),
-                top=axis(f"{ALPHA} of {push.name}", range=[low - 0.5, high - 0.5]),
-            ))  # fmt: skip
-    return panels
+    x = axis(f"{ALPHA} of {line.name}", range=[low, high])
+    top = axis(f"{ALPHA} of {push.name}", range=[low - 0.5, high - 0.5])
+    return [panel for metric in board.goal.metrics[:DRAWN]
+            for panel in along(board, [line, push], metric, prompts, x, top=top)]  # fmt: skip
 
 
 def _pair_findings(board: Board, line: Series, push: Series, prompts: str) -> list[Finding]:
@@ -188,17 +156,8 @@ def push_against_ensemble(board: Board, parts: Cast) -> Figure:
 def _twin_panels(board: Board, push: Series, ensemble: Series, prompts: str) -> list[Panel]:
     shade = {"type": "rect", "x0": 0, "x1": 1, "y0": 0, "y1": 1, "yref": "y domain", "fillcolor": "--soft:0.08",
              "line": {"width": 0}, "layer": "below"}  # fmt: skip
-    panels = []
-    for metric in (board.goal.price, board.goal.control):
-        if metric not in board.metrics:
-            continue
-        traces = [*curve(board, push, metric, prompts), *curve(board, ensemble, metric, prompts)]
-        if traces:
-            y = axis(metric_title(board, metric), **stretched(values(traces)))
-            panels.append(Panel(title(metric), traces, axis(ALPHA), y,
-                                table(board, [*push.places, *ensemble.places], [metric], prompts),
-                                shapes=[shade]))  # fmt: skip
-    return panels
+    return [panel for metric in (board.goal.price, board.goal.control)
+            for panel in along(board, [push, ensemble], metric, prompts, axis(ALPHA), shapes=[shade])]  # fmt: skip
 
 
 def _twin_findings(board: Board, push: Series, ensemble: Series) -> list[Finding]:

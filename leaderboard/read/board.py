@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bench.schema import Goal, Number, Recipe, TensorDistance
 from bench.stats import Floats, Transform, transformed
+from bench.store.values import StoredMixture, StoredRun
 from leaderboard.numbers import plain
 
 ALL = ""  # the prompt set that stands for all prompts; NULL in the view
@@ -85,12 +86,7 @@ class PerPrompt:
 
 
 @dataclass(frozen=True)
-class Run:
-    command: str
-    started_at: str
-    finished_at: str | None
-    environment: Mapping[str, Any]
-    digest: str
+class Run(StoredRun):
     database: str
 
 
@@ -132,7 +128,7 @@ class Board:
     runs: tuple[Run, ...]
     overhead: tuple[Mapping[str, Any], ...]
     overhead_elsewhere: Mapping[str, tuple[Mapping[str, Any], ...]]  # the suite's ledgers on other engines
-    mixtures: Mapping[int, Mapping[str, Any]]
+    mixtures: Mapping[int, StoredMixture]
     per_prompt: Mapping[str, PerPrompt] = field(default_factory=dict)
     n_completions: int = 0
     samples: int = 0

@@ -68,17 +68,14 @@ def _read_board(store: Reader, index: int, name: str, suite: StoredSuite) -> Boa
         metrics=metrics,
         results=results,
         rows=tuple(tuple(row) for _, row, _ in stored),
-        runs=tuple(
-            Run(run.command, run.started_at, run.finished_at, run.environment, run.digest, name)
-            for run in store.runs(suite.id, suite.engine)
-        ),
+        runs=tuple(Run(**vars(run), database=name) for run in store.runs(suite.id, suite.engine)),
         overhead=_overhead(store, suite.id, suite.engine),
         overhead_elsewhere={
             timed.engine: _overhead(store, suite.id, timed.engine)
             for timed in store.timed_suites()
             if timed.suite_id == suite.id and timed.engine != suite.engine
         },
-        mixtures={i: _mixture(point) for i, point in enumerate(points)},
+        mixtures={i: point.mixture for i, point in enumerate(points)},
         per_prompt=_per_prompt(store, at, suite, metrics),
         n_completions=store.n_completions(suite.id, suite.engine),
         samples=samples,
@@ -93,12 +90,6 @@ def _read_board(store: Reader, index: int, name: str, suite: StoredSuite) -> Boa
 def _place(point: StoredPoint, index: int, name: str) -> Place:
     return Place(point.id, point.method, point.params, point.params_json, point.mixture.recipe, point.generation_id,
                  index, name)  # fmt: skip
-
-
-def _mixture(point: StoredPoint) -> dict[str, Any]:
-    mixture = point.mixture
-    return {"dtype": mixture.dtype, "checkpoints": mixture.checkpoints, "survived_update": mixture.survived_update,
-            "key": mixture.key}  # fmt: skip
 
 
 def _metrics(store: Reader, names: set[str]) -> dict[str, MetricInfo]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.schema import Number
-from evaluators.protocols import PROTOCOLS
+from evaluators.protocols import twins
 from leaderboard.charts.layout import on_page
 from leaderboard.charts.panel import BAND, Panel, axis, color, logarithmic, stretched, style
 from leaderboard.measure.rank import Series, price_limit
@@ -122,9 +122,8 @@ def _curve_figures(board: Board, series: Sequence[Series]) -> list[dict[str, Any
 
 def _kin(board: Board, metric: str, stem: str) -> list[str]:
     """A metric, what another protocol has in its place, and those of its name."""
-    quantities = {q for p in PROTOCOLS.values() for q, name in p.metrics.items() if name == metric}
-    twins = {p.metrics[q] for p in PROTOCOLS.values() for q in quantities if q in p.metrics}
-    return [metric, *(m for m in board.metrics if m != metric and (m in twins or m.startswith(f"{stem}_")))]
+    same = twins(metric)
+    return [metric, *(m for m in board.metrics if m != metric and (m in same or m.startswith(f"{stem}_")))]
 
 
 def _frontier(board: Board) -> list[dict[str, Any]]:

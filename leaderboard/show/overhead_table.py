@@ -5,17 +5,16 @@ python -m leaderboard.show.overhead_table results.db docs/OVERHEAD.md
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.markdown import table
 from bench.schema import Number, OverheadRecord, UserError
 from bench.store.read import Reader
+from bench.store.values import TimedSuite
 from leaderboard.numbers import between, number, shown
-from leaderboard.read.query import open_stores
-from leaderboard.show.readme import splice
+from leaderboard.show.readme import splice_file
 
 MAIN = "time_per_output_token_s"
 BASE = "base"
@@ -23,13 +22,10 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Ledger:
-    """A suite's lines on one engine; the command that timed them, when (ISO 8601), and the machine."""
+    """A suite's lines on one engine."""
 
-    engine: str
+    suite: TimedSuite
     records: Sequence[OverheadRecord]
-    command: str
-    timed_at: str
-    machine: Mapping[str, Any]
 
     def sizes(self, new_tokens: int) -> list[int]:
         return sorted({r.batch_size for r in self.records if (r.metric, r.new_tokens) == (MAIN, new_tokens)})
@@ -44,35 +40,16 @@ class Ledger:
 
 
 def main(arguments: list[str]) -> int:
-    database, document = map(Path, arguments)
-    try:
-        text = document.read_text(encoding="utf-8")
-        with open_stores([database]) as (store,):
-            ledgers = read_ledgers(store)
-        if not ledgers:
-            raise UserError(f"{database}: nothing was timed; expected what `lerpbench overhead` stores")
-        for ledger in ledgers:
-            text = splice(text, markdown(ledger), f"overhead {ledger.engine}")
-    except (UserError, OSError) as error:
-        print(f"leaderboard.show.overhead_table: {error}", file=sys.stderr)
-        return 2
-    document.write_text(text, encoding="utf-8")
-    return 0
+    return splice_file("leaderboard.show.overhead_table", arguments, tables)
 
 
-def read_ledgers(store: Reader) -> list[Ledger]:
+def tables(store: Reader, database: Path) -> dict[str, str]:
     """One for every engine on which a suite's base was timed."""
-    return [
-        Ledger(
-            t.engine, store.overhead_records(t.suite_id, t.engine), without_paths(t.command), t.timed_at, t.environment
-        )
-        for t in store.timed_suites()
-    ]
-
-
-def without_paths(command: str) -> str:
-    """A recorded command without the files that it wrote."""
-    return re.sub(r" --(db|site)[ =]\S+", "", command)
+    timed = store.timed_suites()
+    if not timed:
+        raise UserError(f"{database}: nothing was timed; expected what `lerpbench overhead` stores")
+    ledgers = [Ledger(t, store.overhead_records(t.suite_id, t.engine)) for t in timed]
+    return {f"overhead {ledger.suite.engine}": markdown(ledger) for ledger in ledgers}
 
 
 def markdown(ledger: Ledger) -> str:
@@ -116,15 +93,17 @@ def _tokens(record: OverheadRecord) -> str:
 
 def provenance(ledger: Ledger) -> str:
     """Which command on which machine made the numbers, and who else used it."""
-    facts, packages = ledger.machine, ledger.machine.get("packages", {})
+    suite, facts = ledger.suite, ledger.suite.environment
+    packages = facts.get("packages", {})
+    command = re.sub(r" --(db|site)[ =]\S+", "", suite.command)  # without the files that it wrote
     load = next((r.details for r in ledger.records if r.metric == MAIN), {})
     versions = ", ".join(f"{name} {packages[name]}" for name in ("torch", "transformers", "vllm") if name in packages)
     before = load.get("load_average")
     busy = "; **the machine was busy**" if load.get("busy") else ""
     return (
-        f"`{ledger.command}` on {facts.get('processor')}, {facts.get('cores')} cores, torch threads: "
-        f"{facts.get('threads')}, device: {facts.get('device')}, {versions}, engine {ledger.engine}, "
-        f"{ledger.timed_at[:10]}. Load before: {'unknown' if before is None else format(before, '.1f')}; "
+        f"`{command}` on {facts.get('processor')}, {facts.get('cores')} cores, torch threads: "
+        f"{facts.get('threads')}, device: {facts.get('device')}, {versions}, engine {suite.engine}, "
+        f"{suite.timed_at[:10]}. Load before: {'unknown' if before is None else format(before, '.1f')}; "
         f"cores that other programs took meanwhile: {load.get('others_cores')}{busy}."
     )
 

@@ -4,10 +4,12 @@ python -m leaderboard.show.readme results.db README.md
 """
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.markdown import table
 from bench.schema import UserError
+from bench.store.read import Reader
 from leaderboard.measure.rank import PRICE, Row, find_series, rank, steering
 from leaderboard.numbers import number, plain, shown
 from leaderboard.read.board import Board
@@ -16,17 +18,27 @@ from leaderboard.read.query import open_stores
 
 
 def main(arguments: list[str]) -> int:
+    return splice_file("leaderboard.show.readme", arguments, results)
+
+
+def splice_file(program: str, arguments: list[str], contents: Callable[[Reader, Path], Mapping[str, str]]) -> int:
+    """Put what a database says (name of the markers -> content) into a document: a program's exit code."""
     database, document = map(Path, arguments)
     try:
-        with open_stores([database]) as stores:
-            (board, *_) = load_boards(stores, [database])
-            content = f"{by_method(board)}\n\n{provenance(board)}"
-            spliced = splice(document.read_text(encoding="utf-8"), content, "results")
+        spliced = document.read_text(encoding="utf-8")
+        with open_stores([database]) as (store,):
+            for name, content in contents(store, database).items():
+                spliced = splice(spliced, content, name)
     except (UserError, OSError) as error:
-        print(f"leaderboard.show.readme: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return 2
     document.write_text(spliced, encoding="utf-8")
     return 0
+
+
+def results(store: Reader, database: Path) -> dict[str, str]:
+    (board, *_) = load_boards([store], [database])
+    return {"results": f"{by_method(board)}\n\n{provenance(board)}"}
 
 
 def splice(document: str, content: str, name: str) -> str:

@@ -25,16 +25,7 @@ from leaderboard.measure.comparison import Comparison, compare_level, compare_pl
 from leaderboard.measure.iso import rank_at_targets, reported
 from leaderboard.measure.levels import Level, find_levels
 from leaderboard.measure.pareto import areas, pareto_places
-from leaderboard.measure.rank import (
-    PRICE,
-    Row,
-    Series,
-    find_series,
-    rank,
-    steering,
-    time_over_base,
-)
-from leaderboard.numbers import plain
+from leaderboard.measure.rank import PRICE, Row, Series, find_series, rank, steering, time_over_base
 from leaderboard.paper.static import palette
 from leaderboard.read.board import ALL, Board
 from leaderboard.read.merge import load_boards
@@ -130,71 +121,57 @@ def board_files(
     series = steering(everything)
     selection = completions.select(stores, board, completions.BUDGET_BYTES // len(board.goals))
     drawn = paper.paper_figures(board, everything)
+    pages = [page for page in PAGES if page[0] != "submissions" or len(board.databases) > 1]
     common = {
         "board": board,
         "root": "../" if folder else "",
         "several": n_boards > 1,
         "facts": facts(board),
         "json": completions.script_json,
-        "pages": [page for page in PAGES if page[0] != "submissions" or len(board.databases) > 1],
+        "pages": pages,
         "price": PRICE,
         "control": board.goal.control,
         "cost": board.goal.price,
         "goals": goals,
+        "reported": reported(board),
+        "times": {s.name: time_over_base(board, s) for s in series if board.overhead},
     }
     tables = [(prompts, rank(board, series, prompts)) for prompts in (ALL, *board.sets)]
     data = figures.page_data(board, series)
-    ranked, times = rankings(board, series), {s.name: time_over_base(board, s) for s in series if board.overhead}
+    ranked = rankings(board, series)
     still = frontier.picture(board, tables[0][1])
     image = env.get_template("frontier.svg").render(f=still, palette=palette()) if still else ""
-    page = env.get_template("board.html").render(
-        **common, page="board", tables=tables, data=data, picture=image, reported=reported(board), times=times,
-        uses=ranked[ALL]["up" if board.goal.sign > 0 else "down"],
-        verdicts=[(prompts, verdict(board, rows, prompts)) for prompts, rows in tables],
-        groups=grouped(data["figures"]), families=families(board),
-    )  # fmt: skip
-    found = {
-        f"{folder}index.html": page,
-        f"{folder}completions.html": env.get_template("completions.html").render(
-            **common, page="completions", index=completions.index(board, everything, selection), selection=selection
-        ),
-        f"{folder}ranking.html": env.get_template("ranking.html").render(
-            **common,
-            page="ranking",
-            rankings=ranked,
-            reported=reported(board),
-            times=times,
-        ),
-        f"{folder}compare.html": env.get_template("compare.html").render(
-            **common, page="compare", series=series, levels=compared(board, series)
-        ),
-        f"{folder}protocols.html": env.get_template("protocols.html").render(
-            **common, page="protocols", lens=protocols.look(board, series)
-        ),
-        f"{folder}overhead.html": env.get_template("overhead.html").render(
-            **common, page="overhead", details=overhead.DETAILS, ledgers=overhead.ledgers(board)
-        ),
-        f"{folder}paper.html": env.get_template("paper.html").render(
-            **common, page="paper", figures=drawn, data=paper.page_data(board, drawn)
-        ),
-        f"{folder}runs.html": env.get_template("runs.html").render(
-            **common, page="runs", runs=board.runs, recipes=recipes(board)
-        ),
-        f"{folder}methodology.html": env.get_template("methodology.html").render(
-            **common, page="methodology", text=methodology()
-        ),
+    own: dict[str, dict[str, Any]] = {
+        "board": {
+            "tables": tables,
+            "data": data,
+            "picture": image,
+            "uses": ranked[ALL]["up" if board.goal.sign > 0 else "down"],
+            "verdicts": [(prompts, verdict(board, rows, prompts)) for prompts, rows in tables],
+            "groups": grouped(data["figures"]),
+            "families": families(board),
+        },
+        "ranking": {"rankings": ranked},
+        "compare": {"series": series, "levels": compared(board, series)},
+        "protocols": {"lens": protocols.look(board, series)},
+        "completions": {"index": completions.index(board, everything, selection), "selection": selection},
+        "overhead": {"details": overhead.DETAILS, "ledgers": overhead.ledgers(board)},
+        "paper": {"figures": drawn, "data": paper.page_data(board, drawn)},
+        "submissions": {
+            "submissions": submissions.handed_in(board),
+            "spreads": {metric: submissions.spreads(board, metric) for metric in board.columns},
+        },
+        "runs": {},
+        "methodology": {"text": methodology()},
+    }
+    return {
+        **{f"{folder}{file}": env.get_template(f"{page}.html").render(**common, **own[page], page=page)
+           for page, file, _ in pages},
         f"{folder}results.csv": results_csv(board),
         f"{folder}frontier.svg": image,
         f"{folder}cite.bib": cite(board),
-    }
-    if len(board.databases) > 1:
-        found[f"{folder}submissions.html"] = env.get_template("submissions.html").render(
-            **common, page="submissions", submissions=submissions.handed_in(board),
-            spreads={metric: submissions.spreads(board, metric) for metric in board.columns},
-        )  # fmt: skip
-    for name, content in completions.files(stores, board, everything, selection):
-        found[f"{folder}texts/{name}"] = content
-    return found
+        **{f"{folder}texts/{name}": text for name, text in completions.files(stores, board, everything, selection)},
+    }  # fmt: skip
 
 
 def rankings(board: Board, series: Sequence[Series]) -> dict[str, dict[str, Any]]:
@@ -233,21 +210,6 @@ def cite(board: Board) -> str:
     }
     lines = "".join(f"  {name} = {{{value}}},\n" for name, value in fields.items() if value)
     return f"@misc{{lerpbench-{slug(board.suite)}-{board.engine},\n{lines}}}\n"
-
-
-def recipes(board: Board) -> list[dict[str, Any]]:
-    """Each place's mixture, for the provenance page."""
-    return [
-        {
-            "place": place,
-            "space": place.recipe.space,
-            "coefficients": ", ".join(f"{name} {plain(c)}" for name, c in place.recipe.coefficients.items()),
-            "dtype": board.mixtures[i]["dtype"],
-            "survived": board.mixtures[i]["survived_update"],
-            "key": board.mixtures[i]["key"][:12],
-        }
-        for i, place in enumerate(board.places)
-    ]
 
 
 def methodology() -> markupsafe.Markup:
@@ -379,16 +341,14 @@ def environment() -> jinja2.Environment:
     )
     env.filters |= {
         "num": numbers.number,
+        "plain": numbers.plain,
         "signed": signed,
         "short": numbers.short,
         "source_name": source_name,
         "title_of": names.title,
         "command": tidy_command,
     }
-    env.globals |= {
-        "rendered_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "ALL": ALL,
-    }
+    env.globals |= {"rendered_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "ALL": ALL}
     return env
 
 

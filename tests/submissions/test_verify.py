@@ -146,7 +146,7 @@ def test_a_judge_that_is_not_here_is_said(bundle: Path, monkeypatch: pytest.Monk
     def absent(source: str) -> None:
         raise UserError(f"checkpoint {source}: not here")
 
-    monkeypatch.setattr("evaluators.classifier.resolve", absent)
+    monkeypatch.setattr("evaluators.base.resolve", absent)
     report = check(bundle)
     assert report.verified
     assert "not here: its scores are taken as stored" in dict(report.skipped)["acceptability"]
