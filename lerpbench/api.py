@@ -8,8 +8,9 @@ A user's mistake raises `UserError`.
 import json
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,7 @@ def run(
     db: AnyPath = "results.db",
     *,
     site: AnyPath | None = None,
+    live: bool = True,
     engine: str = "auto",
     only: Sequence[str] | None = None,
     limit_prompts: int | None = None,
@@ -154,10 +156,12 @@ def run(
 ) -> Outcome:
     """Generate and judge a suite into a database, and write the leaderboard's pages where `site` is given.
 
+    A first edition of the pages is there when a few points of a longer run are stored; `live=False` does without.
     What is stored already is not made again, so that a run that was stopped goes on.  `stages`: some of generate,
     probe, evaluate.  `workers`: so many processes or GPUs at once, or "auto"; `ray`: the address of a cluster that has
     them (docs/SCALE.md).  `task` shows progress (`bench.progress`); `command` goes on record.
     """
+    from bench import engines
     from bench.run.stages import Run
 
     if site is not None:
@@ -169,7 +173,10 @@ def run(
         one_run = Run(work, store, _environment(store), task, command)
         shares: Sequence[Share] = ()
         if workers is None and ray is None:
-            one_run.execute(_opener(work, device), Judges(device), stages)
+            early = (
+                partial(_first_pages, db, site, task) if site and live and engines.quick_to_open(work.engine) else None
+            )
+            one_run.execute(_opener(work, device), Judges(device), stages, early)
         else:
             from bench.cluster import crew, nodes
 
@@ -259,6 +266,13 @@ def finetune(suite: AnySuite = "mini-finetune", db: AnyPath = "results.db", *, t
         for trial in expert.trials
         if (record := trial.record) is not None
     ]  # fmt: skip
+
+
+def _first_pages(db: AnyPath, site: AnyPath, task: Task) -> None:
+    """The pages of what is stored so far.  What is wrong with them is for the last rendering to say, after the work."""
+    with task(f"Writing first pages: {Path(site) / 'index.html'}", 1) as advance, suppress(UserError):
+        render(db, site)
+        advance(1)
 
 
 def _timed(

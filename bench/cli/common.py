@@ -17,6 +17,9 @@ from bench.terminal import printable, shown
 SuiteArgument = Annotated[str, typer.Argument(help="a packaged suite's name (`lerpbench suites`) or a YAML file")]
 DbOption = Annotated[Path, typer.Option("--db", help="the SQLite file that keeps everything measured")]
 SiteOption = Annotated[Path, typer.Option("--site", help="the folder for the leaderboard's pages")]
+LiveOption = Annotated[
+    bool, typer.Option("--live/--no-live", help="write first pages when a few points are stored, or only at the end")
+]
 EngineOption = Annotated[str, typer.Option("--engine", help="auto, transformers or vllm; auto: vllm where a GPU is")]
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="only this method of the suite; may be repeated")]
 LimitOption = Annotated[

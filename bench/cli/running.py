@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.table import Table
 
-from bench.cli.common import SiteOption, on_suite, out, say, this_command
+from bench.cli.common import LiveOption, SiteOption, on_suite, out, say, this_command
 
 if TYPE_CHECKING:
     from bench.run.memory import Memory
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @on_suite
-def run(site: SiteOption = Path("site"), **job: Any) -> None:
+def run(site: SiteOption = Path("site"), live: LiveOption = True, **job: Any) -> None:
     """Generate, judge and render a suite; what is stored already is not made again.
 
     A run that was stopped goes on where it was: give the same command again. `lerpbench plan` says before how long it
@@ -25,7 +25,7 @@ def run(site: SiteOption = Path("site"), **job: Any) -> None:
     import lerpbench
     from bench.cli.timing import show_overhead
 
-    outcome = lerpbench.run(**job, site=site, command=this_command())
+    outcome = lerpbench.run(**job, site=site, live=live, command=this_command())
     say(*outcome.shares, f"results: {outcome.db}")
     if outcome.overhead:
         show_overhead(outcome.overhead, f"suite {outcome.suite} on {outcome.engine}")

@@ -20,6 +20,7 @@ TABLE = {
     "vllm": "bench.engines.vllm:VllmEngine",
 }
 VERSIONS = {"transformers": 1, "vllm": 2}  # raised when the same request would give other completions
+QUICK = ("transformers",)  # engines that open in the time that their checkpoints take to load
 DIVIDING = ("transformers",)  # engines whose completions are the same when prompts are cut between batches
 
 
@@ -90,3 +91,8 @@ def engine_version(name: str) -> int:
 def divides(name: str) -> bool:
     """Whether the engine has several batches, between which a point's prompts may be cut."""
     return name in DIVIDING
+
+
+def quick_to_open(name: str) -> bool:
+    """Whether opening the engine once more costs a run little, as judging before all is generated does."""
+    return name in QUICK

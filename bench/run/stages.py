@@ -4,7 +4,7 @@ What is stored already is found by its content key and never made again, whichev
 what is to do and keeps what comes of it; a `Worker` does it, here in this process, in `bench.cluster` in many.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +22,7 @@ from evaluators.judges import Judges
 
 Stage = Literal["generate", "probe", "evaluate"]
 ALL_STAGES: tuple[Stage, ...] = ("generate", "probe", "evaluate")
+AHEAD = 6  # mixtures that are served and judged before all others, where somebody waits for first results
 
 
 @dataclass(eq=False)
@@ -37,10 +38,29 @@ class Run:
     failed: dict[str, str] = field(default_factory=dict)  # a point's label -> why its mixture cannot be used
     _pieces: dict[str, dict[int, Completed]] = field(default_factory=dict)  # of generations that are not whole yet
 
-    def execute(self, engine_factory: EngineFactory, judges: Judges, stages: Collection[Stage] = ALL_STAGES) -> None:
-        """Do what the stages ask for and the store lacks, in this process."""
+    def execute(
+        self,
+        engine_factory: EngineFactory,
+        judges: Judges,
+        stages: Collection[Stage] = ALL_STAGES,
+        first_results: Callable[[], None] | None = None,
+    ) -> None:
+        """Do what the stages ask for and the store lacks, in this process.
+
+        With `first_results`, some mixtures of the whole range are served and judged before the others, and it is called
+        when that is stored; not where there are too few for that to come much before the end.
+        """
         with self.recorded(), closing(Worker(self.work, engine_factory, judges)) as worker:
-            self._do(f"Generating with {self.work.engine}", self.serving(stages), worker)
+            serving = self.serving(stages)
+            if first_results is not None and len(serving) >= 2 * AHEAD:
+                ahead = spread(serving, AHEAD)
+                first = {unit.position for unit in ahead}
+                self._do(f"First points with {self.work.engine}", ahead, worker)
+                judging = [unit for unit in self.judging(stages) if unit.position in first]
+                self._do("Judging the first points", judging, worker)
+                first_results()
+                serving = [unit for unit in serving if unit.position not in first]
+            self._do(f"Generating with {self.work.engine}", serving, worker)
             for place, item in enumerate(self.work.evaluators):
                 judging = [unit for unit in self.judging(stages) if unit.evaluator == place]
                 self._do(f"Judging {item.name}", judging, worker)
@@ -222,3 +242,8 @@ class Run:
             data=item.data,
         )  # fmt: skip
         self._stored(subject)
+
+
+def spread(units: Sequence[Serve], n: int) -> list[Serve]:
+    """n >= 2 units from the first to the last at equal steps, so of every kind of mixture; at least n are given."""
+    return [units[i * (len(units) - 1) // (n - 1)] for i in range(n)]

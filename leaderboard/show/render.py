@@ -275,13 +275,18 @@ def facts(board: Board) -> list[tuple[str, str]]:
         ("Prompts", f"{total} ({prompts})" if total else "none"),
         ("Completions", f"{board.n_completions:,} ({board.samples} a prompt and point)" if total else "none stored"),
         ("Sampling", "; ".join(_sampling(s) for s in sampling) or "none"),
-        ("Points", f"{len(board.places)} of {len({p.method for p in board.places})} methods"),
+        ("Points", f"{len(board.places)} of {len({p.method for p in board.places})} methods{_waiting(board)}"),
         ("Hardware", _hardware(env)),
         ("Versions", ", ".join(f"{name} {versions[name]}" for name in shown if name in versions)),
         ("Commit", str(env.get("commit") or "unknown")),
         ("Measured", _dates(board)),
     ]
     return [(name, value) for name, value in found if value]
+
+
+def _waiting(board: Board) -> str:
+    n = len(set(range(len(board.places))) - {place for place, *_ in board.results})
+    return f"; {n} without results" if n else ""
 
 
 def _sampling(sampling: Mapping[str, Any]) -> str:

@@ -17,8 +17,10 @@ import lerpbench as lb
 from bench import engines
 from bench.engines.transformers import TransformersEngine
 from bench.progress import silently
+from bench.run import stages
 from bench.run.prepare import Work, status
-from bench.run.stages import Run
+from bench.run.stages import Run, spread
+from bench.run.units import Piece, Serve
 from bench.schema import Recipe, UserError
 from bench.store.write import Store
 from evaluators.judges import Judges
@@ -103,6 +105,53 @@ def test_stages_one_by_one_give_what_one_run_gives(finished: Path, tiny_suite: P
     run(prepared(tiny_suite), store, ["probe", "evaluate"])
     for name in ("results", "completions"):
         assert view(tmp_path / "r.db", name) == view(finished, name)
+
+
+def test_first_results_are_some_points_with_every_verdict_and_the_end_is_the_same(
+    finished: Path, tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of six mixtures ahead, the first and the last: base, and g1(0.5), each with all metrics."""
+    monkeypatch.setattr(stages, "AHEAD", 2)
+    path = tmp_path / "r.db"
+    store = Store.open(path)
+    early: list[list[tuple[Any, ...]]] = []
+    work = prepared(tiny_suite)
+    Run(work, store, store.environment({}, "d"), silently).execute(
+        CountingEngines(work), Judges("cpu"), first_results=lambda: early.append(view(path, "results"))
+    )
+    store.close()
+    (rows,) = early
+    assert len({row[2:4] for row in rows}) < len({row[2:4] for row in view(finished, "results")})
+    metrics = {m.name for item in work.evaluators if item.evaluator.looks_at != "checkpoints"
+               for m in item.evaluator.metrics()}  # fmt: skip
+    assert {row[5] for row in rows if row[2] == "base"} == metrics
+    for name in ("results", "completions"):
+        assert view(path, name) == view(finished, name)
+
+
+def test_first_points_are_spread_over_the_whole_range() -> None:
+    units = [Serve(i, Piece()) for i in range(12)]
+    assert [unit.position for unit in spread(units, 6)] == [0, 2, 4, 6, 8, 11]
+
+
+def test_pages_are_written_before_the_end_and_a_damaged_one_stops_nothing(
+    tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "AHEAD", 2)
+    pages: list[str] = []
+
+    def rendered(databases: Sequence[Path], site: Path) -> None:
+        render(databases, site)
+        pages.append((site / "index.html").read_text())
+        if len(pages) == 1:
+            raise UserError("no page")
+
+    monkeypatch.setattr("leaderboard.show.render.render", rendered)
+    lb.run(tiny_suite, tmp_path / "r.db", site=tmp_path / "site", engine="transformers", task=silently)
+    early, late = pages
+    assert "without results" in early and "without results" not in late
+    lb.run(tiny_suite, tmp_path / "s.db", site=tmp_path / "site", engine="transformers", task=silently, live=False)
+    assert len(pages) == 3
 
 
 @pytest.mark.parametrize(
