@@ -4,9 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bench.schema import UserError
 from bench.suite.checkpoints import Checkpoint, resolve
-from bench.suite.loading import load_model, load_tokenizer
+from bench.suite.loading import load_model, load_tokenizer, require_linear_head
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Judges:
 def _language_model(judge: Judge) -> Judge:
     from evaluators.packing import packs
 
-    require_linear_head(judge)
+    require_linear_head(judge.model, judge.checkpoint)
     return replace(judge, packs=packs(judge.model))
 
 
@@ -68,20 +67,6 @@ def _classifier(judge: Judge) -> Judge:
 
     judge.model.config.use_cache = False  # a causal classifier would keep keys and values that nobody reads
     return replace(judge, packs=reads_last_token(judge.model) and packs(judge.model))
-
-
-def require_linear_head(judge: Judge) -> None:
-    """Raise UserError where the logits are not the head's map of the last hidden states (scaled, soft-capped, ...)."""
-    import torch
-
-    model = judge.model
-    ids = torch.arange(1, 5, device=model.device)[None] % model.config.vocab_size
-    with torch.inference_mode():
-        mapped = model.get_output_embeddings()(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
-        same = torch.allclose(mapped, model(input_ids=ids, use_cache=False).logits, rtol=1e-3, atol=1e-3)
-    if not same:
-        source, kind = judge.checkpoint.source, model.config.model_type
-        raise UserError(f"judge {source}: {kind} changes its logits behind the head, which scoring does not know")
 
 
 def reads_last_token(model: Any) -> bool:

@@ -27,7 +27,7 @@ from bench.schema import STEERING, Completion, Prompt, Recipe, Sampling
 from bench.serving import NotFiniteError
 from bench.suite.architecture import architecture
 from bench.suite.checkpoints import Checkpoint
-from bench.suite.loading import end_of_text, load_model, load_tokenizer
+from bench.suite.loading import end_of_text, load_model, load_tokenizer, require_linear_head
 
 NEVER = -1  # an end-of-text token that no row draws
 
@@ -117,6 +117,7 @@ class TransformersEngine:
         """A checkpoint's model on the CPU, in a dtype or its own; casting a loaded one would round its buffers too."""
         wanted = "auto" if dtype is None else dtype
         model = load_model(AutoModelForCausalLM, self.checkpoints[name], dtype=wanted, attn_implementation=ATTENTION)
+        require_linear_head(model, self.checkpoints[name])
         return model.requires_grad_(False)
 
     def _member(self, name: str) -> Any:

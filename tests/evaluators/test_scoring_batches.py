@@ -8,9 +8,10 @@ import torch
 from transformers import CohereConfig, CohereForCausalLM
 
 from bench.schema import UserError
+from bench.suite.loading import require_linear_head
 from evaluators import scoring
 from evaluators.activations import BlockedGELU
-from evaluators.judges import Judge, Judges, require_linear_head
+from evaluators.judges import Judge, Judges
 from evaluators.packing import Packing, packed_states
 from evaluators.scoring import distinct_items, head_nlls, run_packed, run_padded, token_nlls
 
@@ -120,4 +121,4 @@ def test_a_judge_that_changes_its_logits_behind_the_head_is_refused(tiny_trio: d
     )  # fmt: skip
     scaled = Judge(plain.checkpoint, CohereForCausalLM(config).eval(), plain.tokenizer)
     with pytest.raises(UserError, match="cohere changes its logits behind the head"):
-        require_linear_head(scaled)
+        require_linear_head(scaled.model, scaled.checkpoint)
