@@ -55,7 +55,7 @@ faults: $(VENV)/.installed-test ## kills, full disks, two writers, flipped bytes
 	$(BIN)/python -m tools.faults
 
 readme: $(VENV)/.installed ## splice the results of $(DB) into README.md
-	$(BIN)/python -m leaderboard.show.readme $(DB) README.md
+	$(BIN)/python -m tools.readme $(DB) README.md
 
 clean: ## remove what was installed and rendered; databases stay
 	rm -rf $(VENV) $(SITE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .benchmarks

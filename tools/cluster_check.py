@@ -143,6 +143,7 @@ def kills(folder: Path) -> Found:
                 if not busy:
                     return False
                 victim = random.choice(busy)
+                assert victim.hello is not None
                 struck.append({"run": run, "unit": str(victim.units[0][0])})
                 os.kill(victim.hello.pid, signal.SIGKILL)
                 return True

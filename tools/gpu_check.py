@@ -11,12 +11,12 @@ with `--device cpu --shape tiny` the same code checks this script, not a GPU.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,8 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import methods
-from bench import engines, environment
-from bench.cli.common import device_name
+from bench import engines
 from bench.cli.costs import cost_table, remarks
 from bench.engines.vllm_support import set_environment
 from bench.overhead.ledger import records
@@ -101,7 +100,7 @@ class Check:
         ledger, model = stopwatch.record(on_terminal), shape_of(self.checkpoints["base"], suite.dtype)
         rates = measure_rates(self.device, suite.dtype, model.parameters)
         found = records(ledger, model, rates)
-        switch_s = next(r.value for r in found if (r.method, r.metric) == ("g2", "switch_s"))
+        switch_s = next(r.value or 0.0 for r in found if (r.method, r.metric) == ("g2", "switch_s"))
         moved = model.parameters * (4 * len(NAMES) + model.bytes_per_value)  # float32 anchors in, served weights out
         mix = (
             f"- in-place mix of {len(NAMES)} anchors: {1e3 * switch_s:.2f} ms, "
@@ -127,7 +126,7 @@ class Check:
         for rows in self.shape.rows:
             texts = [prompt.text for prompt in random_prompts(rows, self.shape)]
             inputs = tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False).to(self.device)
-            seconds = fastest_s(lambda given=inputs: model.generate(**given, **sampling), self.device)
+            seconds = fastest_s(partial(model.generate, **inputs, **sampling), self.device)
             rates[rows] = rows * new / seconds
         return "".join(f"- batch {rows}: {rate:,.0f} tokens/s\n" for rows, rate in rates.items()), rates
 
@@ -168,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_all(chosen: argparse.Namespace) -> int:
     """Each part in a process of its own; the report after each.  Returns 1 if one failed."""
-    about = environment.describe(device_name(chosen.device), os.cpu_count() or 1) | asdict(SHAPES[chosen.shape])
+    about = engines.machine() | asdict(SHAPES[chosen.shape])
     head = "# GPU check\n\n" + "".join(f"- {name}: {value}\n" for name, value in about.items())
     failed = False
     for part in chosen.only:

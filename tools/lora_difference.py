@@ -40,7 +40,7 @@ def main() -> None:
     first, second = (parameters(merged(base, read_adapter(path, str(path)))) for path in chosen.adapters)
     start = parameters(load_model(AutoModelForCausalLM, base, dtype=torch.float32))
     difference = first - second
-    theirs = linear(base, *chosen.adapters, [1.0, -1.0]) - start
+    theirs = linear(base, chosen.adapters[0], chosen.adapters[1], [1.0, -1.0]) - start
     cosine = torch.nn.functional.cosine_similarity(theirs, difference, dim=0)
     print(f"|difference| {difference.norm():.4f}, |linear| {theirs.norm():.4f}")
     print(f"|linear - difference| / |difference| {(theirs - difference).norm() / difference.norm():.3f}")

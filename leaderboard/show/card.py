@@ -9,8 +9,8 @@ from leaderboard.measure.overhead import cells
 from leaderboard.measure.rank import find_series, rank
 from leaderboard.numbers import between, shown
 from leaderboard.read.board import Board
-from leaderboard.show.readme import by_method, settings
 from leaderboard.show.render import facts, source_name, tidy_command
+from leaderboard.show.tables import by_method, settings
 
 TAGS = ("lerpbench", "text-generation", "controllable-text-generation", "weight-interpolation", "model-merging")
 CAVEATS = (

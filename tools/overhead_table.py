@@ -1,6 +1,6 @@
 """Splice a database's overhead ledgers into a Markdown file, each between the markers of its engine.
 
-python -m leaderboard.show.overhead_table results.db docs/OVERHEAD.md
+python -m tools.overhead_table results.db docs/OVERHEAD.md
 """
 
 import re
@@ -14,7 +14,7 @@ from bench.schema import Number, OverheadRecord, UserError
 from bench.store.read import Reader
 from bench.store.values import TimedSuite
 from leaderboard.numbers import between, number, shown
-from leaderboard.show.readme import splice_file
+from tools.readme import splice_file
 
 MAIN = "time_per_output_token_s"
 BASE = "base"
@@ -40,7 +40,7 @@ class Ledger:
 
 
 def main(arguments: list[str]) -> int:
-    return splice_file("leaderboard.show.overhead_table", arguments, tables)
+    return splice_file("tools.overhead_table", arguments, tables)
 
 
 def tables(store: Reader, database: Path) -> dict[str, str]:

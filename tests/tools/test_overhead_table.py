@@ -9,7 +9,7 @@ from toyboard import make_suite
 
 from bench.schema import OverheadRecord
 from bench.store.write import Store
-from leaderboard.show.overhead_table import MAIN, main
+from tools.overhead_table import MAIN, main
 
 DOCUMENT = "before\n<!-- overhead vllm:begin -->\nold\n<!-- overhead vllm:end -->\nafter\n"
 QUIET = {"floor": [0.95, 1.0526], "within_floor": False, "busy": False, "load_average": 0.123,
