@@ -47,6 +47,8 @@ def on_the_hub(measured: Path, tiny_trio: dict[str, Path], tmp_path_factory: pyt
                 "UPDATE suites SET definition = replace(definition, ?, ?)", [f'"{folder}"', f'"ann/{name}"']
             )
         connection.commit()
+    with closing(Store.open(path, checked=False)) as store:
+        store.seal()
     return path
 
 
