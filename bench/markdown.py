@@ -1,12 +1,23 @@
 """Text and tables in Markdown."""
 
 from collections.abc import Iterable, Sequence
+from io import StringIO
+
+WIDEST = 10**6  # characters of a line, so that no cell is broken
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """A table, a line a row; cells are text, so what looks like markup in them is escaped."""
-    lines = [map(escaped, head), ["---"] * len(head), *(map(escaped, row) for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    made = Table(*map(escaped, head), box=box.MARKDOWN)
+    for row in rows:
+        made.add_row(*map(escaped, row))
+    out = StringIO()
+    Console(file=out, width=WIDEST, markup=False, emoji=False, highlight=False, color_system=None).print(made)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip()
 
 
 def escaped(text: object) -> str:

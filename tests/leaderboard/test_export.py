@@ -96,7 +96,7 @@ def test_the_model_card_holds_the_board(toy_database: Path, tmp_path: Path) -> N
     results = {(row[5], row[6]) for row in stored(toy_database, "results") if row[4] is None}
     assert found and found <= results
     assert card.data.library_name == "lerpbench" and "model-merging" in card.data.tags
-    for text in ("### Every setting", "| g2(alpha=0.5) |", "Test CPU", "abc123", "    lerpbench run toy", "a" * 64,
+    for text in ("### Every setting", "| g2(alpha=0.5) ", "Test CPU", "abc123", "    lerpbench run toy", "a" * 64,
                  "### Caveats", "of 36 scored"):  # fmt: skip
         assert text in path.read_text(encoding="utf-8"), text
 
