@@ -51,7 +51,7 @@ real: $(VENV)/.installed ## SmolLM2-135M from the package index: experts, a run,
 	$(BIN)/lerpbench finetune tools/real.yaml --db real/results.db
 	$(BIN)/lerpbench run tools/real.yaml --db real/results.db --site real/site
 
-faults: $(VENV)/.installed-test ## kills, full disks, two writers, flipped bytes, malformed files: about ten minutes
+faults: $(VENV)/.installed-test ## kills, full disks, two writers, flipped bytes, malformed files: ten minutes
 	$(BIN)/python -m tools.faults
 
 readme: $(VENV)/.installed ## splice the results of $(DB) into README.md

@@ -22,7 +22,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -161,7 +163,7 @@ def kill_runs(home: Path, trials: int, rng: random.Random) -> Tally:
                         kill_after_s=rng.uniform(0, duration))  # fmt: skip
         if ended.code == -signal.SIGKILL:
             left -= 1
-            tally.count(before <= stored(database), "nothing stored is lost", str(database))
+            tally.count(before <= stored(database), "killed: nothing stored is lost", str(database))
             continue
         tally.count(ended.code == 0 and views(database) == whole, "ended, equal to the undisturbed", ended.told[-300:])
         shutil.rmtree(folder)
@@ -212,7 +214,7 @@ def kill_renders(home: Path, trials: int, rng: random.Random) -> Tally:
         for name, data in files(site).items():
             known = name.startswith(".lerpbench") or name.endswith(".html")  # pages tell when they were rendered
             cut += [] if known or data in (old.get(name), new.get(name)) else [name]
-        tally.count(not cut, "every file whole" if ended.code else "ended", ", ".join(cut))
+        tally.count(not cut, "killed: every file whole" if ended.code else "ended", ", ".join(cut))
     return tally
 
 
@@ -225,9 +227,10 @@ def kill_submits(home: Path, trials: int, rng: random.Random) -> Tally:
     for _ in range(trials):
         bundle = folder / "b.zip"
         bundle.unlink(missing_ok=True)
-        command("submit", "--db", home / "whole.db", "--out", bundle, folder=folder,
-                kill_after_s=rng.uniform(0.3, 1) * duration)  # fmt: skip
-        tally.count(not bundle.exists() or bundle.read_bytes() == whole, "a whole bundle or none", str(bundle))
+        ended = command("submit", "--db", home / "whole.db", "--out", bundle, folder=folder,
+                        kill_after_s=rng.uniform(0.3, 1) * duration)  # fmt: skip
+        right = not bundle.exists() or bundle.read_bytes() == whole
+        tally.count(right, "killed: a whole bundle or none" if ended.code else "ended", str(bundle))
     return tally
 
 
@@ -476,17 +479,26 @@ def prepare(home: Path) -> None:
                 raise SystemExit(f"the undisturbed command failed:\n{ended.told}")
 
 
-FAULTS: dict[str, tuple[Callable[[Path, int, random.Random], Tally], int]] = {
-    "kills of run": (kill_runs, 100),
-    "kills of finetune": (kill_training, 40),
-    "kills of render": (kill_renders, 40),
-    "kills of submit": (kill_submits, 40),
-    "full disks": (full_disks, 20),
-    "full disks of finetune and submit": (full_caches, 10),
+FAULTS: dict[str, tuple[Callable[[Path, int, random.Random], Tally], int]] = {  # the longest first: two go side by side
+    "kills of run": (kill_runs, 80),
     "two writers": (two_writers, 30),
+    "full disks": (full_disks, 20),
+    "full disks of finetune and submit": (full_caches, 6),
+    "kills of finetune": (kill_training, 40),
     "flipped bytes": (flipped_bytes, 100),
+    "kills of render": (kill_renders, 50),
     "malformed files": (malformed, 40),
+    "kills of submit": (kill_submits, 80),
 }
+
+
+def tried(name: str, root: Path, share: float, seed: int) -> tuple[Tally, float]:
+    """All trials of one kind, in a folder of its own; and the seconds they took."""
+    trial, n = FAULTS[name]
+    home = root / name.replace(" ", "-")
+    shutil.copytree(root / "base", home)
+    start = time.monotonic()
+    return trial(home, max(1, round(n * share)), random.Random(seed)), time.monotonic() - start
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -502,15 +514,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     torch.set_num_threads(1)
     wrong = 0
-    with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder))
-        for name, (trial, n) in FAULTS.items():
-            if chosen.only and not any(word in name for word in chosen.only):
-                continue
-            start = time.monotonic()
-            tally = trial(Path(folder), max(1, round(n * chosen.share)), random.Random(chosen.seed))
+    chosen_kinds = [name for name in FAULTS if not chosen.only or any(word in name for word in chosen.only)]
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(2, get_context("fork")) as pool:
+        prepare(fresh(Path(folder) / "base"))
+        running = {pool.submit(tried, name, Path(folder), chosen.share, chosen.seed): name for name in chosen_kinds}
+        for done in as_completed(running):
+            tally, seconds = done.result()
             counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(tally.outcomes.items()))
-            print(f"{name}: {counts} ({time.monotonic() - start:.0f} s)", flush=True)
+            print(f"{running[done]}: {counts} ({seconds:.0f} s)", flush=True)
             for told in tally.wrong[:5]:
                 print(f"    {told}", flush=True)
             wrong += len(tally.wrong)
