@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import re
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.resources import files
@@ -16,7 +15,7 @@ from typing import Any
 
 from bench.registry import suggest
 from bench.schema import Point, UserError, Value
-from bench.suite.soundness import require_sound
+from bench.suite.soundness import require_sound, whole_header
 
 MODELS = Path(str(files("bench") / "mini" / "models"))
 WEIGHTS = "*.safetensors"
@@ -110,14 +109,8 @@ def header(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     """Parameter name -> shape, read from the safetensors headers without loading any weight."""
     shapes: dict[str, tuple[int, ...]] = {}
     for path in weight_files(checkpoint.path):
-        with path.open("rb") as file:
-            try:
-                (length,) = struct.unpack("<Q", file.read(8))
-                entries = json.loads(file.read(length))
-            except (struct.error, ValueError, MemoryError, OverflowError) as error:
-                raise UserError(f"checkpoint {checkpoint.source}: {path.name} is not a safetensors file") from error
-        for tensor, entry in entries.items():
-            if tensor != "__metadata__" and (name := parameter_name(tensor)) is not None:
+        for tensor, entry in whole_header(path, checkpoint.source).items():
+            if (name := parameter_name(tensor)) is not None:
                 shapes[name] = tuple(entry["shape"])
     return shapes
 

@@ -26,26 +26,27 @@ def require_sound(folder: Path, source: str) -> None:
     elif not tokenizers:
         raise UserError(f"checkpoint {source}: {folder} has no tokenizer; save it with save_pretrained")
     for path in sorted(folder.glob("*.safetensors")):
-        require_whole(path, source)
+        whole_header(path, source)
 
 
-def require_whole(path: Path, source: str) -> None:
-    """Raise UserError unless a safetensors file has the bytes that its header promises."""
+def whole_header(path: Path, source: str) -> dict[str, Any]:
+    """Tensor -> its entry in a safetensors file.  Raises UserError unless the file has the bytes that they promise."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(size - 8, HEADER_BYTES):
                 raise ValueError("its header reaches beyond its end")
-            entries = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
-        promised = 8 + length + max(ends, default=0)
+            entries: dict[str, Any] = json.loads(file.read(length))
+        entries.pop("__metadata__", None)
+        promised = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
     except OSError as error:
         raise UserError(f"checkpoint {source}: {path.name} cannot be read: {error.strerror}") from error
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise UserError(f"checkpoint {source}: {path.name} is not a safetensors file") from error
     if size < promised:
         raise UserError(f"checkpoint {source}: {path.name} is cut off: {size:,} of {promised:,} bytes; fetch it again")
+    return entries
 
 
 def _json(path: Path, source: str) -> dict[str, Any]:
