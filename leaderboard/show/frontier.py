@@ -112,10 +112,12 @@ def _round_values(values: Sequence[float]) -> list[float]:
 
 
 def _apart(heights: Sequence[float]) -> list[float]:
-    """The heights, moved so that names stand LINE apart from each other and inside the plane as far as they fit."""
-    found = [0.0] * len(heights)
-    last = TOP - LINE / 2
-    for k in sorted(range(len(heights)), key=lambda k: (heights[k], k)):
-        found[k] = last = max(heights[k], last + LINE)
-    over = max(0.0, max(found, default=0.0) - BOTTOM)
-    return [round(height - over, 1) for height in found]
+    """The heights, moved so that names stand LINE apart, or closer where there are many, all of them in the plane."""
+    line = min(LINE, (BOTTOM - TOP) / max(1, len(heights) - 1))
+    order, found = sorted(range(len(heights)), key=lambda k: (heights[k], k)), list(heights)
+    above, below = TOP - line, BOTTOM + line
+    for k in order:
+        found[k] = above = max(found[k], above + line)
+    for k in reversed(order):
+        found[k] = below = min(found[k], below - line)
+    return [round(height, 1) for height in found]

@@ -47,6 +47,14 @@ def test_names_stand_apart_and_keep_their_order() -> None:
     assert found[2] == 300.0
 
 
+def test_many_names_stand_closer_and_all_inside_the_plane() -> None:
+    for heights in ([300.0] * 24, [352.0, 352.0, 14.0, 352.0], [TOP + 14.0 * k for k in range(25)]):
+        found = _apart(heights)
+        ordered = [found[k] for k in sorted(range(len(heights)), key=lambda k: (heights[k], k))]
+        assert ordered[0] >= TOP - 0.1 and ordered[-1] <= BOTTOM + 0.1
+        assert all(b - a > 10 for a, b in pairwise(ordered))
+
+
 def test_marks_stand_where_control_and_cost_say(board: Board) -> None:
     """Equal steps in the logarithm of cost are equal steps on the picture, and so for control."""
     shown = picture(board, rank(board, steering(find_series(board))))
