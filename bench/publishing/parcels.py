@@ -51,8 +51,7 @@ def branch(name: str, databases: Sequence[Path], folder: Path) -> Parcel:
 
 def space(repository: str, databases: Sequence[Path], folder: Path) -> Parcel:
     """The site of these databases as a static Space, made in `folder`."""
-    render(databases, folder)
-    boards = list(boards_by_folder(databases).values())
+    boards = render(databases, folder)
     title = boards[0].title if len(boards) == 1 else "lerpbench leaderboards"
     front = {"title": title, "sdk": "static", "colorFrom": "blue", "colorTo": "red", "tags": TAGS, "pinned": False}
     text = f"\n# {title}\n\nPlain files, made by `lerpbench render` and sent by `lerpbench publish`.\n"

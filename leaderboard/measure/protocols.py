@@ -14,7 +14,7 @@ from bench.stats import holm, with_interval
 from evaluators.protocols import PROTOCOLS, Protocol
 from leaderboard.measure.comparison import difference
 from leaderboard.measure.iso import inside, measure
-from leaderboard.measure.levels import Entry, Level, find_levels, reach
+from leaderboard.measure.levels import Entry, Level, reach
 from leaderboard.measure.rank import Series
 from leaderboard.read.board import Board
 
@@ -117,10 +117,12 @@ class LeftOut:
     by_series: tuple[tuple[Series, int, int, str | None], ...]
 
 
-def look(board: Board, series: Sequence[Series], known: Mapping[str, Protocol] = PROTOCOLS) -> Lens:
-    """The board under every known protocol of which it has at least one metric."""
+def look(
+    board: Board, series: Sequence[Series], levels: Sequence[Level], known: Mapping[str, Protocol] = PROTOCOLS
+) -> Lens:
+    """The board, at these levels, under every known protocol of which it has at least one metric."""
     stored = {name: p for name, p in known.items() if any(metric in board.metrics for metric in p.metrics.values())}
-    shared = find_levels(board, series) if len(stored) > 1 else []
+    shared = levels if len(stored) > 1 else []
     tables = [
         (level, tuple(table for quantity in _quantities(stored)
                       if (table := _table(board, dict.fromkeys(stored, level), stored, quantity)) is not None))

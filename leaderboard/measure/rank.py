@@ -55,7 +55,6 @@ class Row:
     spearman: Number
     barrier: Number
     models_per_token: int
-    overhead: Number
 
 
 def find_series(board: Board) -> list[Series]:
@@ -155,7 +154,6 @@ def _row(board: Board, series: Series, prompts: str) -> Row:
         spearman=monotonicity(board, series, prompts),
         barrier=barrier(board, series, prompts),
         models_per_token=max(board.places[i].recipe.models_per_token for i in series.places),
-        overhead=time_over_base(board, series),
     )
 
 

@@ -58,7 +58,6 @@ def page_data(board: Board, series: Sequence[Series]) -> dict[str, Any]:
         "layout": on_page(Panel("", [], axis(""), axis(""), []))["layout"],
         "axes": {name: {p: stretched(_values(board, steered, name, p)) for p in sets} for name in metrics},
         "prices": {p: logarithmic(_values(board, series, board.goal.price, p)) for p in sets},
-        "base": board.base,
         "control": board.goal.control,
         "cost": board.goal.price,
         "limit": {prompts: short(price_limit(board, prompts, board.goal.price)) for prompts in sets},

@@ -50,15 +50,17 @@ PAGES = (
 ASSETS = ("style.css", "site.js", "charts.js", "board.js", "paper.js", "completions.js")
 
 
-def render(databases: Sequence[Path], site: Path) -> None:
-    """Write the leaderboard of these databases into the folder `site`.
+def render(databases: Sequence[Path], site: Path) -> list[Board]:
+    """Write the leaderboard of these databases into the folder `site`; the boards that are on it.
 
     Raises UserError for a database that is missing or not ours, and for a folder that cannot be written.  Files that an
     earlier rendering wrote and this one does not are removed; other files in the folder are left alone.
     """
     paths = [Path(path) for path in databases]
     with open_stores(paths) as stores:
-        write(build(stores, load_boards(stores, paths)), Path(site))
+        boards = load_boards(stores, paths)
+        write(build(stores, boards), Path(site))
+    return boards
 
 
 def build(stores: Sequence[Reader], boards: Sequence[Board]) -> dict[str, str]:
@@ -139,6 +141,7 @@ def board_files(
     tables = [(prompts, rank(board, series, prompts)) for prompts in (ALL, *board.sets)]
     data = figures.page_data(board, series)
     ranked = rankings(board, series)
+    levels = find_levels(board, series)
     still = frontier.picture(board, tables[0][1])
     image = env.get_template("frontier.svg").render(f=still, palette=palette()) if still else ""
     own: dict[str, dict[str, Any]] = {
@@ -152,8 +155,8 @@ def board_files(
             "families": families(board),
         },
         "ranking": {"rankings": ranked},
-        "compare": {"series": series, "levels": compared(board, series)},
-        "protocols": {"lens": protocols.look(board, series)},
+        "compare": {"series": series, "levels": compared(board, levels)},
+        "protocols": {"lens": protocols.look(board, series, levels)},
         "completions": {"index": completions.index(board, everything, selection), "selection": selection},
         "overhead": {"details": overhead.DETAILS, "ledgers": overhead.ledgers(board)},
         "paper": {"figures": drawn, "data": paper.page_data(board, drawn)},
@@ -168,7 +171,7 @@ def board_files(
         **{f"{folder}{file}": env.get_template(f"{page}.html").render(**common, **own[page], page=page)
            for page, file, _ in pages},
         f"{folder}results.csv": results_csv(board),
-        f"{folder}frontier.svg": image,
+        **({f"{folder}frontier.svg": image} if image else {}),
         f"{folder}cite.bib": cite(board),
         **{f"{folder}texts/{name}": text for name, text in completions.files(stores, board, everything, selection)},
     }  # fmt: skip
@@ -188,12 +191,10 @@ def rankings(board: Board, series: Sequence[Series]) -> dict[str, dict[str, Any]
     return found
 
 
-def compared(board: Board, series: Sequence[Series]) -> list[tuple[Level, list[Comparison]]]:
+def compared(board: Board, levels: Sequence[Level]) -> list[tuple[Level, list[Comparison]]]:
     """Every two methods at every level that has something to compare."""
-    levels = [(level, compare_level(board, level)) for level in find_levels(board, series)]
-    return [
-        (level, [c for c in found if c.differences]) for level, found in levels if any(c.differences for c in found)
-    ]
+    pairs = [(level, [c for c in compare_level(board, level) if c.differences]) for level in levels]
+    return [(level, found) for level, found in pairs if found]
 
 
 def cite(board: Board) -> str:

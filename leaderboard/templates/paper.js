@@ -11,10 +11,9 @@
   // The words over a mark are the table's row of its place (customdata) and metric (meta).
   function spoken(trace, rows) {
     if (!trace.customdata) return trace;
-    const found = new Map(rows.map((row) => [`${row[0]} ${row[1]}`, row]));
     const one = (place) => {
       if (Array.isArray(place)) return place.map(one);
-      const row = found.get(`${place} ${trace.meta}`);
+      const row = rows.get(`${place} ${trace.meta}`);
       return row ? said(place, row.slice(1)) : "";
     };
     return { ...trace, text: trace.customdata.map(one), hovertemplate: "%{text}<extra></extra>" };
@@ -23,7 +22,9 @@
     for (const box of document.querySelectorAll("[data-figure]")) {
       const found = panel(box);
       box.hidden = !found;
-      if (found) draw(box, { ...found, data: found.data.map((trace) => spoken(trace, found.rows)), rows: () => found.rows });
+      if (!found) continue;
+      const rows = new Map(found.rows.map((row) => [`${row[0]} ${row[1]}`, row]));
+      draw(box, { ...found, data: found.data.map((trace) => spoken(trace, rows)), rows: () => found.rows });
     }
   }
   if (choice) {

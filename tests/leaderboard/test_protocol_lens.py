@@ -10,7 +10,8 @@ import pytest
 from toyboard import PROMPTS
 
 from bench.schema import Number
-from evaluators.protocols import Protocol
+from evaluators.protocols import PROTOCOLS, Protocol
+from leaderboard.measure.levels import find_levels
 from leaderboard.measure.protocols import Lens, Table, look, separate
 from leaderboard.measure.rank import find_series
 from leaderboard.read.board import ALL, Board, MetricInfo
@@ -28,9 +29,14 @@ def board(toy_database: Path) -> Board:
         return read_boards(store, 0, "toy.db")[0]
 
 
+def lens_of(board: Board, known: Mapping[str, Protocol] = PROTOCOLS) -> Lens:
+    series = find_series(board)
+    return look(board, series, find_levels(board, series), known)
+
+
 @pytest.fixture(scope="module")
 def lens(board: Board) -> Lens:
-    return look(board, find_series(board))
+    return lens_of(board)
 
 
 def with_costs(board: Board, one: Mapping[str, float], two: Mapping[str, float]) -> Board:
@@ -59,7 +65,7 @@ def test_reversed_costs_flip_every_pair(board: Board) -> None:
     labels = ("g1(alpha=1)", "g2(alpha=0.5)", "dexperts(alpha=0.5)")
     one, two = (dict(zip(labels, costs, strict=True)) for costs in ((10.0, 20.0, 30.0), (30.0, 20.0, 10.0)))
     made = with_costs(board, one, two)
-    table = table_of(look(made, find_series(made), PAIR), "step-0.5", "perplexity")
+    table = table_of(lens_of(made, PAIR), "step-0.5", "perplexity")
     ranks = {name: {s.entry.label: s.rank for s in column} for name, column in table.columns.items()}
     assert ranks == {"one": dict(zip(labels, (1, 2, 3), strict=True)), "two": dict(zip(labels, (3, 2, 1), strict=True))}
     assert [s.entry.label for s in table.order("two")] == [*reversed(labels)]
@@ -71,7 +77,7 @@ def test_a_tie_is_no_flip(board: Board) -> None:
     labels = ("g1(alpha=1)", "g2(alpha=0.5)", "dexperts(alpha=0.5)")
     one, two = (dict(zip(labels, costs, strict=True)) for costs in ((10.0, 20.0, 20.0), (30.0, 20.0, 10.0)))
     made = with_costs(board, one, two)
-    table = table_of(look(made, find_series(made), PAIR), "step-0.5", "perplexity")
+    table = table_of(lens_of(made, PAIR), "step-0.5", "perplexity")
     pairs = {frozenset((flip.first.series.name, flip.second.series.name)) for flip in table.flips}
     assert pairs == {frozenset(("g1", "g2")), frozenset(("g1", "dexperts"))}
     assert [s.rank for s in table.columns["one"]] == [1, 2, 2]
@@ -87,7 +93,7 @@ def test_only_one_side_clear_is_not_beyond_chance(board: Board) -> None:
     made = replace(
         made, per_prompt={**made.per_prompt, "surprise": replace(made.per_prompt["surprise"], numerators=noisy)}
     )
-    (flip,) = table_of(look(made, find_series(made), PAIR), "step-1", "perplexity").flips
+    (flip,) = table_of(lens_of(made, PAIR), "step-1", "perplexity").flips
     assert flip.clear_under == ("one",)
     assert not flip.beyond_chance
 
@@ -143,6 +149,6 @@ def test_what_a_rule_leaves_out_counts_each_text_once(lens: Lens) -> None:
 
 
 def test_one_protocol_alone_is_no_lens(board: Board) -> None:
-    lens = look(board, find_series(board), {"one": PAIR["one"]})
+    lens = lens_of(board, {"one": PAIR["one"]})
     assert lens.levels == () and lens.own is None
-    assert look(replace(board, metrics={}, results={}), find_series(board)).protocols == {}
+    assert look(replace(board, metrics={}, results={}), find_series(board), []).protocols == {}
