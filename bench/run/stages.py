@@ -88,8 +88,9 @@ class Run:
     def recorded(self) -> Iterator[None]:
         """The run stands in `runs` with its command, and its points at their places."""
         run_id = self.store.start_run(self.suite_id, self.work.engine, self.environment_id, self.command)
-        for position in self._placed:
-            self._link(position)
+        with self.store.together():
+            for position in self._placed:
+                self._link(position)
         yield
         self.store.finish_run(run_id)
 
@@ -125,9 +126,10 @@ class Run:
         self.store.link(self._placed[position][0], generation, [i for i in found if i is not None])
 
     def _stored(self, subject: str) -> None:
-        """What is stored for a mixture, generation or all checkpoints stands at once at every point that shares it."""
+        """What is stored of a mixture or a generation stands at once at every point that shares it; a verdict on the
+        checkpoints at the first."""
         for position, planned in enumerate(self.work.planned):
-            if subject in (planned.mixture, planned.generation, planned.checkpoints):
+            if subject in (planned.mixture, planned.generation, planned.checkpoints if planned.first else None):
                 self._link(position)
 
     # ------------------------------------------------------------------------------------------ what is to do

@@ -12,7 +12,7 @@ from bench.store.write import Store
 
 def copy_suite(home: Reader, suite: str, path: Path) -> None:
     """Write a new database with what belongs to a suite, the work that its points stand for, and every row that these
-    refer to.  Raises UserError where a reference leads nowhere.  Equal rows make equal bytes."""
+    refer to.  Raises UserError where a reference leads nowhere or a row is damaged.  Equal rows make equal bytes."""
     copy = Store.open(path)
     db = home.db
     db.execute("ATTACH DATABASE ? AS copy", [str(path)])
@@ -26,7 +26,14 @@ def copy_suite(home: Reader, suite: str, path: Path) -> None:
         raise UserError(f"suite {suite}: a row of {broken[0][0]} refers to one of {broken[0][2]} that is not there")
     db.execute("DETACH DATABASE copy")
     copy.seal()
+    kept = "SELECT part, owner, digest FROM checksums"
+    of_home = {tuple(row) for row in db.execute(kept)}
+    odd = sorted({row[0] for row in copy.db.execute(kept) if PARTS[row[0]] and tuple(row) not in of_home})
     copy.close()
+    if odd:  # what opening a large file does not check
+        raise UserError(
+            f"{home.path}: damaged: {', '.join(odd)}; `lerpbench doctor --db {home.path}` says what is lost"
+        )
 
 
 def _parts(db: Database, tables: list[str]) -> list[tuple[str, str]]:

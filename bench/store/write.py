@@ -6,7 +6,7 @@ of which suite.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -51,6 +51,10 @@ class Store(Reader):
         """Store the digests of rows that were copied from elsewhere."""
         with self._writing():
             record_all(self.db.conn)
+
+    def together(self) -> AbstractContextManager[None]:
+        """One transaction for all that is written within."""
+        return self._writing()
 
     def environment(self, details: Mapping[str, Any], digest: str) -> int:
         """The id of these environment facts, stored once."""
@@ -109,6 +113,7 @@ class Store(Reader):
                 "INSERT INTO points (suite_id, engine, method, params, position, mixture_id) VALUES (?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT (suite_id, engine, method, params) DO UPDATE SET position = excluded.position, "
                 "generation_id = CASE WHEN mixture_id = excluded.mixture_id THEN generation_id END, "
+                "failed = CASE WHEN mixture_id = excluded.mixture_id THEN failed END, "
                 "mixture_id = excluded.mixture_id",
                 [*where, position, mixture_id],
             )
@@ -138,16 +143,20 @@ class Store(Reader):
             )
 
     def fail(self, point_id: int, reason: str) -> None:
-        """Why a point has no completions; stands until it is linked to some work again."""
+        """Why a point has no completions; stands until it has some, or stands for another mixture."""
         with self._writing():
             self.db.execute("UPDATE points SET failed = ? WHERE id = ?", [reason, point_id])
             self._changed("points", point_id)
 
     def link(self, point_id: int, generation_id: int | None, evaluation_ids: Sequence[int]) -> None:
-        """What stands for a point from now on: its generation, and exactly these evaluations."""
+        """What stands for a point from now on: its generation, and exactly these evaluations.
+
+        With a generation, an older reason why it failed falls.
+        """
         with self._writing():
             self.db.execute(
-                "UPDATE points SET generation_id = ?, failed = NULL WHERE id = ?", [generation_id, point_id]
+                "UPDATE points SET generation_id = ?, failed = CASE WHEN ? THEN failed END WHERE id = ?",
+                [generation_id, generation_id is None, point_id],
             )
             self.db.execute("DELETE FROM point_evaluations WHERE point_id = ?", [point_id])
             self.db.conn.executemany(
@@ -162,8 +171,8 @@ class Store(Reader):
         rows = [(p.set, p.row, p.text) for p in prompts]
         with self._writing("inputs"):
             self.db.conn.executemany("INSERT OR IGNORE INTO inputs (set_name, row, text) VALUES (?, ?, ?)", rows)
-        find = "SELECT id FROM inputs WHERE set_name = ? AND row = ? AND text = ?"
-        return [self._id(find, row) for row in rows]
+            find = "SELECT id FROM inputs WHERE set_name = ? AND row = ? AND text = ?"
+            return [self._id(find, row) for row in rows]
 
     def add_generation(
         self,

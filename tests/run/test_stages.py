@@ -167,6 +167,7 @@ def test_a_mixture_that_is_no_model_fails_its_point_and_no_other(
 ) -> None:
     head, _, tail = tiny_suite.read_text().partition("methods:")
     text = f"{head}methods: [base, {{{sweep}}}]\nevaluators:{tail.partition('evaluators:')[2]}"
+    text += "  - weight_distance: {pairs: ['expert:base']}\n"
     suite = varied(
         tiny_suite, tmp_path, lambda _: text.replace("./", f"{tiny_suite.parent}/").replace("seed", change + "seed")
     )
@@ -178,6 +179,7 @@ def test_a_mixture_that_is_no_model_fails_its_point_and_no_other(
     rows = {(method, params) for _, _, method, params, *_ in view(tmp_path / "r.db", "completions")}
     assert len(rows) == len(work.points) - len(failing)
     assert all("not finite" in why for why in one_run.failed.values())
+    Run(work, store, 1, silently).execute(CountingEngines(work), Judges("cpu"), ["evaluate"])
     render([tmp_path / "r.db"], tmp_path / "site")
     page = (tmp_path / "site" / "index.html").read_text()
     assert all(f"{label} failed: {why}." in page for label, why in one_run.failed.items())

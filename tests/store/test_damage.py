@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from bench.cli import app
 from bench.schema import Completion, Estimate, Metric, Point, Prompt, PromptSource, Recipe, Suite, UserError
 from bench.stats import ScoreColumn, ratio_statistic
-from bench.store import opening
+from bench.store import opening, read
 from bench.store.checksums import PARTS
+from bench.store.extract import copy_suite
 from bench.store.read import Reader
 from bench.store.write import Store
 
@@ -195,3 +196,14 @@ def test_an_error_of_ours_keeps_its_traceback(path: Path) -> None:
         for broken in (lambda: store.link(1, 99, []), lambda: store.view_columns("absent")):
             with pytest.raises(sqlite3.Error):
                 broken()
+
+
+def test_a_bundle_does_not_seal_damage_that_opening_a_large_file_leaves(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "AFFORDABLE", 0)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE completion_texts SET text = 'other' WHERE generation_id = 1 AND input_id = 1")
+        connection.commit()
+    with closing(Reader.open(path)) as home, pytest.raises(UserError, match=r"damaged: completion_texts; .*doctor"):
+        copy_suite(home, "s", tmp_path / "copy.db")
