@@ -25,7 +25,7 @@ def cost(work: Work, unit: Unit) -> float:
         return 0.0
     if unit.piece is None:
         return 1.0
-    models = work.planned[unit.position].point.recipe.models_per_token
+    models = work.points[unit.position].recipe.models_per_token
     return models * work.completions_per_point / unit.piece.of
 
 

@@ -72,6 +72,6 @@ def seconds_on(workers: int, work: Work, positions: Sequence[int], rates: Rates)
     units = cut(work, [Serve(position, Piece()) for position in positions], workers)
     n_pieces = Counter(unit.position for unit in units)
     judging_s = work.completions_per_point * rates.judging_s_per_completion
-    whole = {i: seconds_to_do([work.planned[i].point.recipe], work.completions_per_point, rates) for i in positions}
+    whole = {i: seconds_to_do([work.points[i].recipe], work.completions_per_point, rates) for i in positions}
     serving = {unit: (whole[unit.position] - judging_s) / n_pieces[unit.position] for unit in units}
     return simulate(serving, {i: [(Judge(i, 0), judging_s)] for i in positions}, workers).duration_s

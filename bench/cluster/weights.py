@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.schema import UserError
-from bench.suite.checkpoints import READ, Checkpoint, digest
+from bench.suite.checkpoints import Checkpoint, covered, digest
 
 Files = Mapping[str, bytes]
 
 
 def packed(checkpoint: Checkpoint) -> Files:
     """Name -> bytes of the files that a checkpoint's digest covers."""
-    found = sorted({path for pattern in READ for path in checkpoint.path.glob(pattern)})
-    return {path.name: path.read_bytes() for path in found}
+    return {path.name: path.read_bytes() for path in covered(checkpoint.path)}
 
 
 def kept(checkpoint: Checkpoint, cache: Path) -> Checkpoint | None:

@@ -36,12 +36,13 @@ class Memory:
 
 def needed(work: Work, device: str) -> Memory:
     """What a suite's engine holds once all its recipes were served."""
-    recipes = [planned.point.recipe for planned in work.planned]
+    recipes = [point.recipe for point in work.points]
     checkpoints, dtype = work.checkpoints, work.suite.dtype
     size = BYTES[dtype]
     mixed = {name for recipe in recipes if recipe.space == "weights" for name in recipe.coefficients}
     apart = {source for recipe in recipes if recipe.space != "weights" for source in recipe.checkpoints.values()}
-    in_cache = max((_cache_values(recipe, checkpoints) for recipe in recipes), default=0) * size
+    per_token = {name: architecture(checkpoint).kv_values_per_token for name, checkpoint in checkpoints.items()}
+    in_cache = max((_cache_values(recipe, per_token) for recipe in recipes), default=0) * size
     if work.engine == "vllm":
         settings = VllmSettings.from_environment(device, os.environ)
         contexts = [found for c in checkpoints.values() if (found := architecture(c).context) is not None]
@@ -62,8 +63,8 @@ def parameters(checkpoint: Checkpoint) -> int:
     return sum(prod(shape) for shape in header(checkpoint).values())
 
 
-def _cache_values(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> int:
+def _cache_values(recipe: Recipe, per_token: Mapping[str, int]) -> int:
     """Numbers that a recipe keeps for a token: one model's in weight space, every member's in others."""
     sources = list(recipe.checkpoints.values())
     used = sources[:1] if recipe.space == "weights" else sources
-    return sum(architecture(checkpoints[name]).kv_values_per_token for name in used)
+    return sum(per_token[name] for name in used)

@@ -68,7 +68,7 @@ class Worker:
             advance(1)
 
     def _served(self, unit: Serve, advance: Advance) -> Iterator[Event]:
-        recipe = self.work.planned[unit.position].point.recipe
+        recipe = self.work.points[unit.position].recipe
         engine = self._opened()
         asking: list[tuple[int, list[Answer]]] = []
         for place in unit.probes:  # serves in place: before the recipe itself

@@ -228,7 +228,7 @@ class Check:
     def _items(self, verdict: Verdict) -> list[Prompt]:
         """The prompts of the completions, or what a probe's sums are about, in the order whose digest is in its key."""
         if verdict.stored.generation_id is not None:
-            return self.store.generated(verdict.stored.generation_id)[0]
+            return [prompt for _, prompt, _ in self.store.prompts_of(verdict.stored.generation_id)]
         items = self.store.items_of(verdict.stored.id)
         right = (o for o in orders(items) if verdict.stored.key in self._keys(verdict, [texts_digest(o)]))
         return next(right, items)

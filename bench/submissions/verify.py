@@ -112,7 +112,7 @@ def completeness(store: Reader) -> Iterator[Mismatch]:
         yield Mismatch("suites", {}, "name", name, suite.name)
     yield from sources(suite, bundles.checkpoints(store))
     for gap in bundles.missing(store):
-        yield Mismatch("points", {"suite": stored_suite(store).name}, "gap", gap, "what the suite asks for, no more")
+        yield Mismatch("points", {"suite": suite.name}, "gap", gap, "what the suite asks for, no more")
     for on in store.suites():
         names = {point.id: point.name for point in store.points(on.id, on.engine)}
         times = Counter((point, row.metric, row.prompts) for point, row, _ in store.results(on.id, on.engine))

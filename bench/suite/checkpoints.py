@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,20 @@ def resolve(source: str) -> Checkpoint:
     return Checkpoint(source=source, path=folder, digest=digest(folder))
 
 
+def covered(folder: Path) -> list[Path]:
+    """The files that define the model and its tokenizer: those that its digest covers."""
+    return sorted({path for pattern in READ for path in folder.glob(pattern)})
+
+
 def digest(folder: Path) -> str:
-    """SHA-256 over the names and bytes of the files that define the model and its tokenizer."""
-    found = sorted({path for pattern in READ for path in folder.glob(pattern)})
-    sums = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in found]
+    """SHA-256 over the names and bytes of the covered files."""
+    sums = [(path.name, _sha256(path)) for path in covered(folder)]
     return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -137,13 +146,14 @@ def require_mixable(checkpoints: Mapping[str, Checkpoint], points: Sequence[Poin
     for name in others:
         if (reason := _other_vocabulary(checkpoints[first], checkpoints[name])) is not None:
             raise UserError(f"{_between(checkpoints, first, name)}{reason}")
+    why = cache(lambda a, b: unlike(checkpoints[a], checkpoints[b]))  # many points have few pairs
     affected: dict[str, list[str]] = {}
     for point in points:
         mixed = point.recipe if point.recipe.draft is None else point.recipe.draft.recipe
         if mixed.space == "weights":
             some, *rest = mixed.coefficients
             for name in rest:
-                if (reason := unlike(checkpoints[some], checkpoints[name])) is not None:
+                if (reason := why(some, name)) is not None:
                     affected.setdefault(f"{_between(checkpoints, some, name)}{reason}", []).append(point.label)
                     break
     if affected:
