@@ -5,6 +5,7 @@ in their own dtype; mixing is in float32, a piece at a time, rounded once to the
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class FlatWeights:
         self._places: dict[str, tuple[int, torch.Size]] = {}  # of the served model: where each begins, its shape
         self._served: tuple[str, Any, Tensor] | None = None  # the checkpoint it is built as, the model, its buffer
         self._recipe: Recipe | None = None
+        self._unlike = cache(lambda a, b: unlike(checkpoints[a], checkpoints[b]))  # which reads both files' headers
 
     def serve(self, recipe: Recipe) -> Any:
         """Write the mixture into the served model.  Returns the model."""
@@ -55,13 +57,13 @@ class FlatWeights:
         self._served = self._recipe = None
 
     def _has_base(self, name: str) -> bool:
-        return "base" in self.checkpoints and unlike(self.checkpoints["base"], self.checkpoints[name]) is None
+        return "base" in self.checkpoints and self._unlike("base", name) is None
 
     def _model(self, name: str) -> tuple[Any, Tensor]:
         """The served model and its buffer; built anew where the checkpoint has another shape than the last one's."""
         if self._served is not None:
             built, model, buffer = self._served
-            if built == name or unlike(self.checkpoints[built], self.checkpoints[name]) is None:
+            if built == name or self._unlike(built, name) is None:
                 return model, buffer
         self.clear()
         model = self.load(name, self.dtype).to(self.device)

@@ -82,16 +82,16 @@ def _merge(
 
     thresholds: dict[str, float] = {}
     if rule.params.get("trim") == "global":
+        kept = kept_of(sum(read("base", name).numel() for name in names), float(rule.params["density"]))
         for member in members:
-            sizes = sum(read("base", name).numel() for name in names)
-            kept = kept_of(sizes, float(rule.params["density"]))
             thresholds[member] = kth_largest(lambda m=member: (task_vector(m, name) for name in names), kept)  # type: ignore[misc]
     for name in names:
+        base = read("base", name)
         merging = [
-            Member(c, task_vector(m, name), stream(rule.seed, digests[m], name), thresholds.get(m))
+            Member(c, read(m, name) - base, stream(rule.seed, digests[m], name), thresholds.get(m))
             for m, c in members.items()
         ]
-        yield name, read("base", name) + RULES[rule.name](merging, rule)
+        yield name, base + RULES[rule.name](merging, rule)
 
 
 # ---------------------------------------------------------------------------------------------- rules

@@ -84,6 +84,14 @@ def sample_nucleus(
     return tokens
 
 
+def most_likely(logits: Tensor) -> Tensor:
+    """Greedy: (B,) int64 of logits (B, V).  Raises NotFiniteError where a row has no highest number."""
+    highest, tokens = logits.max(dim=-1)
+    if not torch.isfinite(highest).all():
+        raise NotFiniteError("its logits are not finite")
+    return tokens
+
+
 def inverse_cdf(cumulative: Tensor, u: Tensor) -> Tensor:
     """The first token whose cumulative weight (B, V) exceeds u (B,) times the total.  Returns (B,) int64."""
     target = (u * cumulative[:, -1].double()).to(cumulative.dtype)

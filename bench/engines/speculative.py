@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bench.engines.sampling import ATTEMPTS, from_step, inverse_cdf, nucleus, sample_nucleus, uniforms
+from bench.engines.sampling import ATTEMPTS, from_step, inverse_cdf, most_likely, nucleus, sample_nucleus, uniforms
 from bench.engines.transformers import Member, Stream, TransformersModel, finished_rows
 from bench.schema import Recipe, Sampling
-from bench.serving import NotFiniteError
 
 if TYPE_CHECKING:
     from bench.engines.transformers import TransformersEngine
@@ -166,10 +165,7 @@ class _Drawing:
     def _draw(self, logits: Tensor, keys: Tensor, steps: Tensor) -> Tensor:
         """A token a row, (B,) int64, by the random number of its own step.  logits: (B, V), overwritten."""
         if self.sampling.temperature == 0:
-            highest, tokens = logits.max(dim=-1)
-            if not torch.isfinite(highest).all():
-                raise NotFiniteError("its logits are not finite")
-            return tokens
+            return most_likely(logits)
         return sample_nucleus(logits.div_(self.sampling.temperature), self.sampling.top_p, from_step(keys, steps), 0)
 
 

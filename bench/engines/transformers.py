@@ -20,11 +20,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from bench.engines.flat import FlatWeights
 from bench.engines.mixing import mix_logits, mix_probs, plausible
-from bench.engines.sampling import ROWS_PER_CHUNK, nucleus_mask, row_keys, sample_nucleus
+from bench.engines.sampling import ROWS_PER_CHUNK, most_likely, nucleus_mask, row_keys, sample_nucleus
 from bench.engines.steering import steer, steering_vector
 from bench.progress import Advance, silent
 from bench.schema import STEERING, Completion, Prompt, Recipe, Sampling
-from bench.serving import NotFiniteError
 from bench.suite.architecture import architecture
 from bench.suite.checkpoints import Checkpoint
 from bench.suite.loading import end_of_text, load_model, load_tokenizer, require_linear_head
@@ -81,7 +80,7 @@ class TransformersEngine:
 
     def scratch(self, rows: int, vocabulary: int) -> Tensor:
         """(>= rows, V) float32 that the sampler may overwrite; kept from step to step."""
-        if self._scratch is None or self._scratch.shape[0] < rows:
+        if self._scratch is None or len(self._scratch) < rows or self._scratch.shape[1] != vocabulary:
             self._scratch = torch.empty(rows, vocabulary, device=self.device)
         return self._scratch
 
@@ -291,10 +290,7 @@ class TransformersModel:
             if sampling.temperature == 0:
                 if self.recipe.plausible is not None and allowed is not None:
                     mixed = mixed.masked_fill(~allowed, -torch.inf)
-                highest, tokens = mixed.max(dim=-1)
-                if not torch.isfinite(highest).all():
-                    raise NotFiniteError("its logits are not finite")
-                chunks.append(tokens)
+                chunks.append(most_likely(mixed))
                 continue
             tempered = mixed if sampling.temperature == 1 else mixed.div_(sampling.temperature)
             work = self.engine.scratch(len(mixed), mixed.shape[-1])

@@ -344,7 +344,7 @@ class VllmModel:
     def _next(self, ids: list[list[int]]) -> NDArray[np.float32]:
         """log P(next token | tokens), (N, V) float32."""
         outputs = self._run(ids, silent, 1, temperature=0, max_tokens=1, logprobs=-1, flat_logprobs=True)
-        vocabulary = min(self.engine.architectures[name].vocabulary for name in self.recipe.coefficients)
+        vocabulary = min(self.engine.architectures[name].vocabulary for name in self.live.names)
         table = np.full((len(ids), vocabulary), np.nan, np.float32)
         for row, request in zip(table, outputs, strict=True):
             flat = request.outputs[0].logprobs

@@ -5,10 +5,13 @@ Parameters that the adapter holds whole (`modules_to_save`, biases) replace the 
 refused by name.
 """
 
+import errno
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from bench.suite.checkpoints import Checkpoint, digest, locate
 from bench.suite.keys import key_of
 from bench.suite.loading import load_model, load_tokenizer
 
+LEAST_FREE = 2**20  # bytes; a disk with less is full
 VERSION = 1  # raised when the same adapter would give other weights
 PREFIX = "base_model.model."
 UNDERSTOOD = {  # settings that are followed here, that shaped the training alone, or that say where the adapter is from
@@ -58,7 +62,13 @@ def densified(base: Checkpoint, source: str, cache: Path) -> Checkpoint:
     key = key_of("adapter", VERSION, base.digest, digest(folder))
     target = cache / "adapters" / key
     if not target.is_dir():
-        _write(target, merged(base, read_adapter(folder, source)), load_tokenizer(base))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{target}: cannot be written ({error.strerror}); set LERPBENCH_CACHE") from error
+        parts = merged(base, read_adapter(folder, source)), load_tokenizer(base)
+        with kept_whole(target.parent):
+            replace_folder(target, lambda to: [part.save_pretrained(to) for part in parts])
     return Checkpoint(source=f"{base.source} + {source}", path=target, digest=key)
 
 
@@ -82,16 +92,29 @@ def with_new_adapter(model: Any, lora: Lora, seed: int) -> Any:
     return peft.get_peft_model(model, config)
 
 
-def _write(target: Path, *parts: Any) -> None:
-    """A folder that is either whole or not there."""
-    partial = target.with_suffix(".partial")
+def replace_folder(folder: Path, save: Callable[[Path], object]) -> None:
+    """Write a folder that is either whole or not there."""
+    partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
+    save(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+
+
+@contextmanager
+def kept_whole(folder: Path) -> Iterator[None]:
+    """What cannot be written, most often for want of room, as one line.
+
+    safetensors and torch tell it in errors of their own, one with the system's words, one without.
+    """
     try:
-        for part in parts:
-            part.save_pretrained(partial)
-        partial.replace(target)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror}); set LERPBENCH_CACHE") from error
+        yield
+    except Exception as error:
+        full = os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(folder).free < LEAST_FREE
+        if not (full or isinstance(error, OSError)):
+            raise
+        told = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder}: cannot be written: {told}; make room, or set LERPBENCH_CACHE") from error
 
 
 def read_adapter(folder: Path, source: str) -> Adapter:

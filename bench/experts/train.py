@@ -5,11 +5,9 @@ Causal language modelling with transformers' Trainer: AdamW, learning rate falli
 goes on from its last Trainer checkpoint, with the same batches and weights as if nothing had happened.
 """
 
-import errno
 import fcntl
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +28,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from bench.experts.adapters import merged, read_adapter, with_new_adapter
+from bench.experts.adapters import kept_whole, merged, read_adapter, replace_folder, with_new_adapter
 from bench.experts.plan import PlannedExpert, PlannedTrial
 from bench.progress import Advance, Task
 from bench.schema import TrialRecord, UserError
@@ -41,7 +39,6 @@ from bench.suite.loading import load_model, load_tokenizer
 
 VALIDATIONS = 10  # in the course of a trial
 CHECKPOINT_EVERY_S = 120.0  # what a killed trial loses at most, apart from a step
-LEAST_FREE = 2**20  # bytes; a disk with less is full
 IGNORED = -100  # the label of padding
 
 
@@ -91,9 +88,9 @@ def train(expert: PlannedExpert, trial: PlannedTrial, workshop: Workshop, title:
         keep = keep or (perplexity is not None and perplexity <= min(rivals, default=math.inf))
         if keep:
             if trial.trial.lora is not None:
-                _replace(trial.adapter, model.save_pretrained)
+                replace_folder(trial.adapter, model.save_pretrained)
                 model = merged(expert.base, read_adapter(trial.adapter, str(trial.adapter)))
-            _replace(trial.model, lambda folder: [part.save_pretrained(folder) for part in (model, tokenizer)])
+            replace_folder(trial.model, lambda folder: [part.save_pretrained(folder) for part in (model, tokenizer)])
         record = TrialRecord(
             key=trial.key,
             base_digest=expert.base.digest,
@@ -111,31 +108,6 @@ def train(expert: PlannedExpert, trial: PlannedTrial, workshop: Workshop, title:
         partial.write_text(record.model_dump_json(indent=1), encoding="utf-8")
         partial.replace(trial.record_path)
         shutil.rmtree(trial.folder / "training", ignore_errors=True)
-
-
-def _replace(folder: Path, save: Callable[[Path], object]) -> None:
-    """Write a folder that is either whole or not there."""
-    partial = folder.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
-
-
-@contextmanager
-def kept_whole(folder: Path) -> Iterator[None]:
-    """What cannot be written, most often for want of room, as one line.
-
-    safetensors and torch tell it in errors of their own, one with the system's words, one without.
-    """
-    try:
-        yield
-    except Exception as error:
-        full = os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(folder).free < LEAST_FREE
-        if not (full or isinstance(error, OSError)):
-            raise
-        told = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder}: cannot be written: {told}; make room, or set LERPBENCH_CACHE") from error
 
 
 @contextmanager

@@ -7,12 +7,13 @@ bytes / (bytes/s), both rates measured on this machine just after the timing (th
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from bench.suite.architecture import architecture
 from bench.suite.checkpoints import Checkpoint, header
 
 SIDE = 1024  # of the matrices whose product gives the FLOP/s
@@ -28,6 +29,7 @@ class Shape:
     layers: int
     width: int
     bytes_per_value: int
+    kv_values: int  # in the key-value cache for one token
 
 
 @dataclass(frozen=True)
@@ -50,20 +52,21 @@ class StepCost:
 
 
 def shape_of(checkpoint: Checkpoint, dtype: str) -> Shape:
-    """From the files' headers; layers and width under the names that GPT-2 and newer models use."""
-    config: Mapping[str, Any] = checkpoint.config
+    """From the files' headers and the config."""
+    found = architecture(checkpoint)
     return Shape(
         parameters=sum(math.prod(shape) for shape in header(checkpoint).values()),
-        layers=int(config.get("n_layer") or config.get("num_hidden_layers") or 0),
-        width=int(config.get("n_embd") or config.get("hidden_size") or 0),
+        layers=found.layers,
+        width=found.width,
         bytes_per_value=getattr(torch, dtype).itemsize,
+        kv_values=found.kv_values_per_token,
     )
 
 
 def step_cost(shape: Shape, members: int, batch_size: int, context: float) -> StepCost:
     """context: mean number of positions that a new token attends to."""
     attention = 4 * shape.layers * shape.width * context  # queries x keys and weights x values, a row
-    cache = 2 * shape.layers * shape.width * context  # keys and values, a row
+    cache = shape.kv_values * context  # a row
     return StepCost(
         flops=members * batch_size * (2 * shape.parameters + attention),
         bytes=members * shape.bytes_per_value * (shape.parameters + batch_size * cache),

@@ -8,8 +8,9 @@ from typing import Any
 import peft
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, GPT2TokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2TokenizerFast, LlamaForCausalLM
 
 from bench.experts.adapters import densified
 from bench.experts.plan import given_checkpoints
@@ -188,3 +189,18 @@ def test_a_suite_names_base_and_adapter_and_the_digest_covers_both(
     assert len({first["expert"].digest, second, found()["expert"].digest}) == 3
     with pytest.raises(UserError, match=r"checkpoints\.expert: base: no checkpoint 'bse'.*base"):
         found("bse")
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(
+    tmp_path: Path, tiny_tokenizer: GPT2TokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = make_base(tmp_path / "base", tiny_tokenizer, LLAMA)
+    save_adapter(base, tmp_path / "a", r=2, target_modules=["q_proj"])
+
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="cannot be written: .*No space left"):
+        patched.setattr(LlamaForCausalLM, "save_pretrained", full)
+        densified(base, str(tmp_path / "a"), tmp_path)
+    assert densified(base, str(tmp_path / "a"), tmp_path).path.is_dir()

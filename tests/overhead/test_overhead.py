@@ -234,7 +234,7 @@ def test_the_simple_model_by_hand() -> None:
     A row: 2 * 10 + 4 * 2 * 5 = 60 FLOPs and 2 * 2 * 5 = 20 cached values.
     All: 3 * 2 * 60 FLOPs, 3 * 4 * (10 + 2 * 20) bytes.
     """
-    cost = step_cost(Shape(10, 1, 2, 4), 3, 2, 5)
+    cost = step_cost(Shape(10, 1, 2, 4, 4), 3, 2, 5)
     assert cost == StepCost(flops=360, bytes=600)
     assert cost.least_s(Rates(flops_per_s=360, bytes_per_s=300)) == 2
     assert cost.least_s(Rates(flops_per_s=36, bytes_per_s=300)) == 10
@@ -275,7 +275,7 @@ def test_a_method_that_sleeps_is_found_with_its_ratio() -> None:
     """Real time: 50 ms a step against the base's 20."""
     spec = OverheadSpec(batch_sizes=(2,), new_tokens=(3,), rounds=5, precision=1.0, budget_s=60)
     ledger = timed(Sleeper(time.sleep), time.perf_counter, spec, SLOW)
-    found = {r.method: r for r in records(ledger, Shape(10, 1, 2, 4), Rates(1e9, 1e9)) if r.metric == MAIN}
+    found = {r.method: r for r in records(ledger, Shape(10, 1, 2, 4, 4), Rates(1e9, 1e9)) if r.metric == MAIN}
     slow = found["slow"]
     assert slow.ratio_to_base == pytest.approx(SLOW_STEP_S / BASE_STEP_S, rel=0.2)
     assert slow.details["within_floor"] is False and slow.n_rounds == 5
@@ -308,7 +308,7 @@ def test_luck_is_in_the_noise_floor_and_not_in_the_ratio() -> None:
     spec = OverheadSpec(batch_sizes=(2,), new_tokens=(8,), rounds=30, precision=9, budget_s=1e9)
     engine = Sleeper(clock.work, luck=0.3)
     ledger = timed(engine, clock, spec, MethodSpec(name="g2", params={"alpha": (1.0,)}))
-    found = {r.method: r for r in records(ledger, Shape(10, 1, 2, 4), Rates(1e9, 1e9)) if r.metric == MAIN}
+    found = {r.method: r for r in records(ledger, Shape(10, 1, 2, 4, 4), Rates(1e9, 1e9)) if r.metric == MAIN}
     low, high = found["g2"].details["floor"]
     assert low < 0.85 and high > 1.15  # 1.96 * 0.3 / sqrt(7) = 0.22 for a timing, more for a ratio
     assert found["g2"].details["within_floor"] is True
@@ -352,7 +352,7 @@ def test_amortisation_and_switching_are_in_the_ledger() -> None:
     spec = OverheadSpec(batch_sizes=(2,), new_tokens=(4,), rounds=3, budget_s=1e9)
     g2 = MethodSpec(name="g2", params={"alpha": (1.0,)})
     ledger = timed(Sleeper(clock.work, switch_s=1.0), clock, spec, g2, DEXPERTS)
-    found = {(r.method, r.metric): r for r in records(ledger, Shape(10, 1, 2, 4), Rates(1e9, 1e9))}
+    found = {(r.method, r.metric): r for r in records(ledger, Shape(10, 1, 2, 4, 4), Rates(1e9, 1e9))}
     assert found["g2", "amortisation_tokens"].value == pytest.approx(0, abs=1e-9)
     assert found["g2", "amortisation_tokens"].details["against"] == "dexperts"
     assert found["g2", "switch_s"].value == pytest.approx(1) and found["g2", "switch_s"].batch_size == 0
