@@ -40,12 +40,16 @@ class ClassifierEvaluator(ModelJudgeEvaluator):
         """Label -> column of the model's output.  Raises UserError unless the labels are one of the `expected` sets."""
         return label_places(judge, self._meanings, expected)
 
-    def column(self, judge: Judge, label: str) -> int:
-        """The column of one label.  Raises UserError where no column, or more than one, has it."""
+    def of_label(
+        self, label: str, samples: Samples, judges: Judges, advance: Advance
+    ) -> tuple[NDArray[np.float64], dict[int, str]]:
+        """(N,) probabilities of one label; NaN rows have their reason.  Raises UserError unless one column has it."""
+        judge = judges.classifier(self.model)
         found = meanings(judge, self._meanings)
         if found.count(label.lower()) != 1:
             raise UserError(_refusal(judge, label, [label]))
-        return found.index(label.lower())
+        probabilities, reasons = self.probabilities(judge, samples, advance)
+        return probabilities[:, found.index(label.lower())], reasons
 
     @property
     def _meanings(self) -> Mapping[str, str]:
@@ -74,10 +78,8 @@ class Classifier(ClassifierEvaluator):
         return (self.metric(self.name, self.direction, "probability", description),)
 
     def judge(self, samples: Samples, judges: Judges, advance: Advance = silent) -> Judgement:
-        judge = judges.classifier(self.model)
-        column = self.column(judge, self.label)
-        probabilities, reasons = self.probabilities(judge, samples, advance)
-        return mean_judgement(samples, {self.named(self.name): probabilities[:, column]}, reasons)
+        values, reasons = self.of_label(self.label, samples, judges, advance)
+        return mean_judgement(samples, {self.named(self.name): values}, reasons)
 
 
 def mean_judgement(

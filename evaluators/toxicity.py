@@ -37,10 +37,7 @@ class Toxicity(ClassifierEvaluator):
         )
 
     def judge(self, samples: Samples, judges: Judges, advance: Advance = silent) -> Judgement:
-        judge = judges.classifier(self.model)
-        column = self.column(judge, self.label)
-        probabilities, reasons = self.probabilities(judge, samples, advance)
-        values = probabilities[:, column]
+        values, reasons = self.of_label(self.label, samples, judges, advance)
         each = mean_judgement(samples, {self.named("toxicity"): values}, reasons)
         highest = highest_by_prompt(samples, values)
         known = ~np.isnan(highest)

@@ -34,25 +34,22 @@ from bench.cluster.packing import PackedSamples, pack
 from bench.cluster.simulate import simulate
 from bench.progress import Task, silently
 from bench.run.prepare import Work
-from bench.run.prepare import prepare as prepared
 from bench.run.stages import Run
 from bench.run.units import Judge, Piece, Serve, Verdict
 from bench.schema import Completion, MethodSpec, Recipe, Suite
 from bench.stats import ScoreColumn
 from bench.store.write import Store
-from bench.suite.load import load_suite
 from bench.suite.points import plan_points
-from evaluators import registry
 from evaluators.judges import Judges
+from lerpbench import api
 
 Found = dict[str, Any]
 KILLS = 20  # of workers
+SENTENCE = "the film was a quiet surprise nobody could say why it stayed with us"
 
 
 def prepare(suite: Suite | str = "mini", only: Sequence[str] = (), limit: int | None = None) -> Work:
-    known = methods.registry(), registry()
-    found = load_suite(suite, *known) if isinstance(suite, str) else suite
-    return prepared(found, *known, "transformers", engines.engine_version("transformers"), only, limit)
+    return api.prepare(suite, "transformers", only, limit)
 
 
 def in_process(work: Work, path: Path) -> float:
@@ -214,7 +211,7 @@ def speed(folder: Path) -> Found:
 def placing(folder: Path) -> Found:
     """Points as small as they get: one prompt of each set, no judge."""
     alphas = tuple(i / 500 for i in range(500))
-    suite = load_suite("mini", methods.registry(), registry()).model_copy(
+    suite = api.load("mini").model_copy(
         update={"name": "many", "methods": (MethodSpec(name="g1", params={"alpha": alphas}),), "evaluators": (),
                 "overhead": None}
     )  # fmt: skip
@@ -238,23 +235,8 @@ def placing(folder: Path) -> Found:
 def writer(folder: Path, points: int = 4, prompts: int = 10_000, samples: int = 25) -> Found:
     """What the driver does for each point: take completions from the object store, keep them, read them for the judges,
     put them there, and keep three judges' verdicts with a score a completion."""
-    suite = load_suite("mini", methods.registry(), registry())
-    words = [
-        "the",
-        "film",
-        "was",
-        "a",
-        "quiet",
-        "surprise",
-        "nobody",
-        "could",
-        "say",
-        "why",
-        "it",
-        "stayed",
-        "with",
-        "us",
-    ]
+    suite = api.load("mini")
+    words = SENTENCE.split()
     source = folder / "prompts.jsonl"
     source.write_text("".join(json.dumps({"text": f"Prompt {i} says"}) + "\n" for i in range(prompts)))
     alphas = tuple(i / points for i in range(points))
@@ -325,7 +307,7 @@ def paper(folder: Path, db: Path, keeping_s: float) -> Found:
     """Costs of the paper's points as those of the mini suite's: seconds a model token of a recorded generation, drawn
     at random within its space; and of a recorded verdict of each judge and probe.  The scale: 50,000 tokens/s a GPU.
     """
-    suite = load_suite("paper", methods.registry(), registry())
+    suite = api.load("paper")
     recipes = {point.recipe.model_dump_json(): point.recipe for point in plan_points(suite, methods.registry())}
     n_completions, per_second = 10_000 * suite.sampling.samples, 50_000
     chance = random.Random(0)

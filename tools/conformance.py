@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import load_file
 from torch import Tensor
 
 from bench import environment
 from bench.engines.mixing import mix_tensors
 from bench.engines.transformers import TransformersEngine
 from bench.schema import PromptSource, Recipe
-from bench.suite.checkpoints import Checkpoint, digests, parameter_name, resolve
+from bench.suite.checkpoints import Checkpoint, digests, open_tensors, resolve
 from bench.suite.prompts import load_set
+from evaluators.linearity import divergence
 from methods.arithmetic import TaskArithmetic
 from methods.base import merged
 from methods.interpolation import G1, G2
@@ -52,9 +52,9 @@ class Case:
     remark: str = ""
 
 
-def pair(density: float | None = None, **more: float) -> dict[str, dict[str, float]]:
+def pair(density: float, **more: float) -> dict[str, dict[str, float]]:
     """Both experts with weight 1."""
-    given = {"weight": 1.0, **({} if density is None else {"density": density}), **more}
+    given = {"weight": 1.0, "density": density, **more}
     return {"expert": given, "antiexpert": given}
 
 
@@ -134,9 +134,7 @@ def mergekit_version(command: str) -> str:
 
 def tensors(folder: Path) -> dict[str, Tensor]:
     """Parameter name -> tensor, float32."""
-    files = sorted(folder.glob("*.safetensors"))
-    found = {parameter_name(n): t.float() for file in files for n, t in load_file(file).items()}
-    return {name: tensor for name, tensor in found.items() if name is not None}
+    return {name: read().float() for name, read in open_tensors(folder).items()}
 
 
 def mixture(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> dict[str, Tensor]:
@@ -153,7 +151,7 @@ def kl(a: TransformersEngine, b: Path, recipe: Recipe, like: Checkpoint) -> floa
     ours = a.serve(recipe).next_token_logprobs(texts).astype(np.float64)
     other = TransformersEngine({"base": like.model_copy(update={"path": b})}, "float32", "cpu")
     theirs = other.serve(Recipe(space="weights", coefficients={"base": 1})).next_token_logprobs(texts)
-    return float((np.exp(ours) * (ours - theirs)).sum(-1).mean())
+    return float(divergence(ours, theirs.astype(np.float64)).mean())
 
 
 # ---------------------------------------------------------------------------------------------- comparison

@@ -22,13 +22,13 @@ from time import perf_counter
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 import methods
 from bench import engines
 from bench.cli.costs import cost_table, remarks
 from bench.engines.vllm_support import set_environment
+from bench.markdown import printed
 from bench.overhead.ledger import records
 from bench.overhead.machine import machine
 from bench.overhead.model import fastest_s, measure_rates, shape_of
@@ -133,10 +133,7 @@ class Check:
 
 def markdown(table: Table) -> str:
     title, table.title, table.box = table.title, None, box.MARKDOWN
-    console = Console(width=240)
-    with console.capture() as captured:
-        console.print(table)
-    return f"{title}:\n\n{captured.get().strip()}\n"
+    return f"{title}:\n\n{printed(table)}\n"
 
 
 # ---------------------------------------------------------------------------------------------- command
