@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, field_validator
 
 from bench.progress import Advance, silent
-from bench.schema import Direction, Estimate, Metric, Prompt, PromptSource, Value
+from bench.schema import Direction, Estimate, Metric, Prompt, PromptSource, UserError, Value
 from bench.stats import ratio_statistic
 from bench.suite.prompts import load_set, texts_digest
 from evaluators.base import Judgement, ModelJudgeEvaluator, Samples, Scope
@@ -89,7 +89,10 @@ class LlmJudge(ModelJudgeEvaluator):
 
     @cached_property
     def _pairs(self) -> tuple[list[Prompt], list[Prompt]]:
-        return load_set("better", self.labelled.better), load_set("worse", self.labelled.worse)
+        better, worse = load_set("better", self.labelled.better), load_set("worse", self.labelled.worse)
+        if len(better) != len(worse):
+            raise UserError(f"labelled: better and worse are no pairs: they have {len(better)} and {len(worse)} texts")
+        return better, worse
 
     def judge(self, samples: Samples, judges: Judges, advance: Advance = silent) -> Judgement:
         judge = judges.language_model(self.model)
@@ -108,7 +111,7 @@ class LlmJudge(ModelJudgeEvaluator):
         """The share of labelled pairs of which the judge prefers the better one."""
         if self._agreement is None:
             better, worse = self._pairs
-            pairs = [(a.text, b.text) for a, b in zip(better, worse, strict=False)]
+            pairs = [(a.text, b.text) for a, b in zip(better, worse, strict=True)]
             preference = self.verdicts(judge, pairs).preference
             places, known = np.arange(len(pairs)), ~np.isnan(preference)
             right = (preference > 0.5).astype(float)

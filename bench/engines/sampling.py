@@ -123,18 +123,20 @@ def nucleus_mask(logits: Tensor, top_p: float) -> Tensor:
     logits: (B, V).  Returns (B, V) bool.  Sorts: for filters that need the whole set, not one draw.
     """
     probabilities = logits.softmax(dim=-1)
-    ordered, order = probabilities.sort(dim=-1, descending=True)
-    before = ordered.cumsum(dim=-1) - ordered
-    return torch.zeros_like(probabilities, dtype=torch.bool).scatter_(1, order, before < top_p)
+    return probabilities >= _edge(probabilities, top_p)
 
 
 def nucleus(logits: Tensor, top_p: float) -> Tensor:
     """The distribution that `sample_nucleus` draws from, ties at the edge inside.  (..., V) float32, as are logits."""
     probabilities = logits.softmax(dim=-1)
     if top_p < 1:
-        ordered = probabilities.sort(dim=-1, descending=True).values
-        outside = ordered.cumsum(dim=-1) - ordered >= top_p
-        edge = ordered.masked_fill_(outside, torch.inf).amin(dim=-1, keepdim=True)
-        probabilities *= probabilities >= edge
+        probabilities *= probabilities >= _edge(probabilities, top_p)
         probabilities /= probabilities.sum(dim=-1, keepdim=True)
     return probabilities
+
+
+def _edge(probabilities: Tensor, top_p: float) -> Tensor:
+    """The least probability inside the top-p nucleus, so that equal ones are inside with it.  (..., V) -> (..., 1)."""
+    ordered = probabilities.sort(dim=-1, descending=True).values
+    outside = ordered.cumsum(dim=-1) - ordered >= top_p
+    return ordered.masked_fill_(outside, torch.inf).amin(dim=-1, keepdim=True)

@@ -288,7 +288,7 @@ class TransformersModel:
             mixed = self._mixed(logits)
             allowed, top_p = self._candidates(logits, sampling.top_p)
             if sampling.temperature == 0:
-                if self.recipe.plausible is not None and allowed is not None:
+                if allowed is not None:
                     mixed = mixed.masked_fill(~allowed, -torch.inf)
                 chunks.append(most_likely(mixed))
                 continue

@@ -78,7 +78,7 @@ class VllmEngine:
                 live.call("lerpbench_mix_weights", recipe.model_dump_json())
                 live.forget_prefixes()
             else:
-                live.call("lerpbench_mix_logits", live.vector(recipe), None, None)
+                live.mix(recipe, masked=False)
         self._served = recipe
         return VllmModel(self, live, recipe)
 
@@ -109,18 +109,20 @@ class VllmEngine:
     # ------------------------------------------------------------------------------------------ live engines
 
     def _engine_for(self, recipe: Recipe) -> "Live":
-        """The space's live engine, started at its first use and again only where it lacks a checkpoint."""
-        live = self._live.get(recipe.space)
+        """The space's live engine, started at its first use and again only where it lacks a checkpoint.
+
+        Probabilities are mixed by the engine that mixes logits.
+        """
+        space: Space = "weights" if recipe.space == "weights" else "logits"
+        live = self._live.get(space)
         if live is not None and live.works() and set(recipe.coefficients) <= set(live.names):
             return live
         names = self._member_names(recipe, first=live is None)
         if live is not None:
             self.close()
         with self.guarded(recipe):
-            self._live[recipe.space] = live = Live(
-                self._start(recipe.space, names), names, self.settings.tensor_parallel == 1
-            )
-            if recipe.space == "weights":
+            self._live[space] = live = Live(self._start(space, names), names, self.settings.tensor_parallel == 1)
+            if space == "weights":
                 held = {name: self.checkpoints[name] for name in names}
                 live.call("lerpbench_open", {name: str(c.path) for name, c in held.items()}, digests(held))
         return live
@@ -132,7 +134,7 @@ class VllmEngine:
         every member costs time, so the trio where that is enough, and all only when a recipe asks for more.
         """
         used = list(recipe.coefficients)
-        if recipe.space == "logits":
+        if recipe.space != "weights":
             enough = TRIO if first and set(used) <= set(TRIO) else tuple(self.checkpoints)
             return tuple(name for name in self.checkpoints if name in enough)
         some = self.checkpoints[used[0]]
@@ -227,6 +229,15 @@ class Live:
         """The recipe's coefficients in the order of the names."""
         return [recipe.coefficients.get(name, 0.0) for name in self.names]
 
+    def mix(self, recipe: Recipe, masked: bool) -> None:
+        """Mix next-token distributions from now on; with the recipe's mask, or without."""
+        mask: tuple[str | None, int, float] = (None, 0, 1.0)
+        if masked and recipe.filter_p is not None:
+            mask = ("nucleus", self.names.index("base"), recipe.filter_p)
+        elif masked and recipe.plausible is not None:
+            mask = ("plausible", self.names.index("expert"), recipe.plausible)
+        self.call("lerpbench_mix_logits", self.vector(recipe), recipe.space == "probs", *mask)
+
     def call(self, method: str, *values: Any) -> Any:
         """A method of the worker by name, with plain values.  Returns the first worker's answer."""
         return self.llm.collective_rpc(method, args=values)[0]
@@ -302,7 +313,8 @@ class VllmModel:
         stops = {"ignore_eos": True} if end == NEVER else {"stop_token_ids": [end]}
         limits = {"max_tokens": sampling.max_new_tokens, **stops}
         if sampling.temperature == 0:  # vLLM draws a greedy completion once; its copies are the same
-            outputs = self._run(ids, advance, sampling.samples, temperature=0, **limits)
+            with self._candidates():
+                outputs = self._run(ids, advance, sampling.samples, temperature=0, **limits)
             return [finished(o.outputs[0], end) for o in outputs for _ in range(sampling.samples)]
         # With filter_p the candidates are the base's nucleus, and nothing is cut after mixing.
         top_p = sampling.top_p if self.recipe.filter_p is None else 1.0
@@ -316,7 +328,7 @@ class VllmModel:
         return [finished(output, end) for request in outputs for output in in_order(request)]
 
     def token_logprobs(self, texts: Sequence[str], advance: Advance = silent) -> list[NDArray[np.float32]]:
-        """The mixture's own probabilities: `filter_p` narrows generation, not these."""
+        """The mixture's own probabilities: `filter_p` and `plausible` narrow generation, not these."""
         ids = [self.token_ids(text) for text in texts]
         for text, row in zip(texts, ids, strict=True):
             if len(row) > self.engine.context_length():
@@ -370,17 +382,16 @@ class VllmModel:
 
     @contextmanager
     def _candidates(self) -> Iterator[None]:
-        """While tokens are drawn, keep to the base's nucleus where the recipe asks for it."""
-        if self.recipe.filter_p is None:
+        """While tokens are drawn, keep to what the recipe's mask leaves."""
+        if self.recipe.filter_p is None and self.recipe.plausible is None:
             yield
             return
-        coefficients, base = self.live.vector(self.recipe), self.live.names.index("base")
-        self.live.call("lerpbench_mix_logits", coefficients, base, self.recipe.filter_p)
+        self.live.mix(self.recipe, masked=True)
         try:
             yield
         finally:
             if self.live.llm is not None:  # None: the engine broke meanwhile
-                self.live.call("lerpbench_mix_logits", coefficients, None, None)
+                self.live.mix(self.recipe, masked=False)
 
     def _require_room(self, prompts: Sequence[Prompt], ids: list[list[int]], new_tokens: int) -> None:
         for prompt, row in zip(prompts, ids, strict=True):

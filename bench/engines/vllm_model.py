@@ -2,7 +2,7 @@
 
 Weight space: vLLM's own model of the architecture; a mixture goes through vLLM's own reloading of weights, which writes
 where the old values were, so CUDA graphs and compiled code stay valid.  Logit space: m of vLLM's own models behind one,
-each with its own layers in the key-value cache, and z = sum_i c_i z_i.
+each with its own layers in the key-value cache, and z = sum_i c_i z_i, or p = sum_i c_i p_i.
 
 This module is imported inside vLLM's processes only; `bench.engines.vllm` is the engine around it.  No
 `from __future__ import annotations` here: vLLM's compiler reads the annotations of `forward`.
@@ -24,12 +24,15 @@ from vllm.model_executor.model_loader.utils import initialize_model
 from vllm.sequence import IntermediateTensors
 
 from bench.engines.anchors import Anchors
+from bench.engines.mixing import mix_probs, plausible
 from bench.engines.sampling import nucleus_mask
 from bench.schema import Recipe
 
+MASKS: dict[str, Callable[[Tensor, float], Tensor]] = {"nucleus": nucleus_mask, "plausible": plausible}
+
 
 class LogitMixture(nn.Module):
-    """Several of vLLM's models, `hf_config.members`, that read the same tokens; their logits are added up."""
+    """Several of vLLM's models, `hf_config.members`, that read the same tokens; logits or probabilities add up."""
 
     coefficients: Tensor  # (m,) float32
     members: Any
@@ -43,7 +46,8 @@ class LogitMixture(nn.Module):
         texts = [config.get_text_config() for config in configs]
         self.widths = [int(text.hidden_size) for text in texts]
         self.vocabulary = min(int(text.vocab_size) for text in texts)  # some pad the same vocabulary further
-        self.filter: tuple[int, float] | None = None  # (member, p): candidates are that member's nucleus
+        self.probs = False
+        self.mask: tuple[str, int, float] | None = None  # (name, member, share): which tokens a member leaves
         first = torch.zeros(len(paths), dtype=torch.float32)
         first[0] = 1
         self.register_buffer("coefficients", first, persistent=False)
@@ -65,18 +69,22 @@ class LogitMixture(nn.Module):
         return torch.cat([member(input_ids, positions) for member in self.members], dim=-1)
 
     def compute_logits(self, hidden: Tensor) -> Tensor | None:
-        """sum_i c_i z_i.  hidden: (T, sum_i h_i).  Returns (T, V) float32, on the first rank alone."""
+        """sum_i c_i z_i, or log sum_i c_i p_i.  hidden: (T, sum_i h_i).  Returns (T, V) float32, on the first rank."""
         parts = torch.split(hidden, self.widths, dim=-1)
         logits = [member.compute_logits(part.contiguous()) for member, part in zip(self.members, parts, strict=True)]
         if any(z is None for z in logits):
             return None
         alike = [z[..., : self.vocabulary].float() for z in logits]
-        mixed: Tensor = alike[0] * self.coefficients[0]
-        for coefficient, z in zip(self.coefficients[1:], alike[1:], strict=True):
+        mixed = mix_probs(self.coefficients.tolist(), alike) if self.probs else self._sum(alike)
+        if self.mask is not None:
+            name, i, share = self.mask
+            mixed.masked_fill_(~MASKS[name](alike[i], share), float("-inf"))
+        return mixed
+
+    def _sum(self, logits: Sequence[Tensor]) -> Tensor:
+        mixed: Tensor = logits[0] * self.coefficients[0]
+        for coefficient, z in zip(self.coefficients[1:], logits[1:], strict=True):
             mixed += coefficient * z
-        if self.filter is not None:
-            i, p = self.filter
-            mixed.masked_fill_(~nucleus_mask(alike[i], p), float("-inf"))
         return mixed
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
@@ -89,10 +97,10 @@ class LogitMixture(nn.Module):
             loaded |= {f"members.{i}.{name}" for name in names}
         return loaded
 
-    def mix(self, coefficients: Sequence[float], filter_member: int | None, filter_p: float | None) -> None:
-        """z = sum_i c_i z_i from now on; with a filter, only tokens in one member's nucleus stay possible."""
+    def mix(self, coefficients: Sequence[float], probs: bool, mask: tuple[str, int, float] | None) -> None:
+        """z = sum_i c_i z_i, or p = sum_i c_i p_i, from now on; with a mask, only among the tokens that it leaves."""
         self.coefficients.copy_(torch.tensor(coefficients, dtype=torch.float32))
-        self.filter = None if filter_member is None or filter_p is None else (filter_member, filter_p)
+        self.probs, self.mask = probs, mask
 
 
 def member(vllm_config: VllmConfig, config: Any, i: int) -> nn.Module:
@@ -133,9 +141,9 @@ class MixtureWorker:
 
     @torch.inference_mode()
     def lerpbench_mix_logits(
-        self, coefficients: list[float], filter_member: int | None, filter_p: float | None
+        self, coefficients: list[float], probs: bool, mask: str | None, member: int, share: float
     ) -> None:
-        self.get_model().mix(coefficients, filter_member, filter_p)
+        self.get_model().mix(coefficients, probs, None if mask is None else (mask, member, share))
 
     @torch.inference_mode()
     def lerpbench_survived(self, recipe: str, dtype: str) -> float | None:

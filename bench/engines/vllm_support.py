@@ -77,12 +77,10 @@ def require_supported(checkpoint: Checkpoint, device: str = "cuda") -> None:
 
 def unservable(recipe: Recipe) -> str | None:
     """What in a recipe the engine cannot serve; None where it can."""
-    if recipe.space not in ("weights", "logits"):
-        return f"it mixes weights and logits, not {recipe.space}"
+    if recipe.space == "activations":
+        return "it mixes weights, logits and probabilities, and adds nothing to activations"
     if recipe.prefixes:
         return "its members read the same tokens, so that none can have a prefix"
-    if recipe.plausible is not None:
-        return "it does not mask by what is plausible to the expert"
     if recipe.draft is not None:
         return "it does not draft for a mixture of logits"
     return None

@@ -4,6 +4,7 @@ A suite is a name of one packaged in `bench/suites` or a path.  Paths that start
 ./ or ../ are relative to the suite's file; in a packaged suite, to the working folder.
 """
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from itertools import chain
@@ -160,12 +161,21 @@ def _parameter(cls: type[BaseModel], key: str, value: Any, where: str) -> Any:
     field = cls.model_fields.get(key)
     words = field is not None and (field.annotation is str or get_origin(field.annotation) is Literal)
     if isinstance(value, (bool, str)) and not words:
-        raise UserError(f"{where}.{key}: expected a number or a list of numbers, got {value!r}")
+        raise UserError(f"{where}.{key}: expected a number or a list of numbers, got {value!r}{_exponent_hint(value)}")
     try:
         return held(cls, key, value)
     except ValidationError as error:
         message = error.errors()[0]["msg"]
         raise UserError(f"{where}.{key}: {message[0].lower()}{message[1:]}, got {value!r}") from error
+
+
+def _exponent_hint(value: bool | str) -> str:
+    """How YAML 1.1 writes what it read as text: with a point and a signed exponent."""
+    found = re.fullmatch(r"([-+]?\d+)(\.\d*)?e([-+]?)(\d+)", str(value), re.IGNORECASE)
+    if found is None:
+        return ""
+    whole, part, sign, exponent = found.groups()
+    return f", which is text in YAML 1.1; write {whole}{part or '.0'}e{sign or '+'}{exponent}"
 
 
 def _evaluator(entry: Any, i: int, path: Path, evaluators: Registry[Any]) -> EvaluatorSpec:

@@ -20,6 +20,7 @@ class Reference:
     """A mixture of models; weights are mixed parameter by parameter."""
 
     def __init__(self, plain: Mapping[str, Any], recipe: Recipe) -> None:
+        self.probs = recipe.space == "probs"
         self.parts = [(c, plain[name]) for name, c in recipe.coefficients.items()]
         if recipe.space == "weights":
             mixed = deepcopy(self.parts[0][1])
@@ -30,7 +31,10 @@ class Reference:
 
     @torch.inference_mode()
     def logits(self, ids: list[int]) -> torch.Tensor:
-        """(T, V) float32; V is the smallest of the members'."""
+        """(T, V) float32; V is the smallest of the members'.  Of probabilities: log sum_i c_i p_i."""
+        if self.probs:
+            mixed: torch.Tensor = sum(c * model(torch.tensor([ids])).logits[0].softmax(-1) for c, model in self.parts)
+            return mixed.log()
         each = [c * model(torch.tensor([ids])).logits[0] for c, model in self.parts]
         return sum((z[:, : min(z.shape[1] for z in each)] for z in each), torch.zeros(()))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from bench.engines.sampling import nucleus_mask, row_keys, sample_nucleus, uniforms
+from bench.engines.sampling import nucleus, nucleus_mask, row_keys, sample_nucleus, uniforms
 from bench.schema import Prompt
 
 PROMPTS = [Prompt(set="s", row=row, text="x") for row in range(4)]
@@ -57,6 +57,14 @@ def test_nucleus_mask_by_hand() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
     assert nucleus_mask(logits, 0.75).tolist() == [[True, True, False, False]]  # 0.5 < 0.75 <= 0.8
     assert nucleus_mask(logits, 0.4).tolist() == [[True, False, False, False]]
+
+
+def test_equal_tokens_at_the_nucleus_edge_are_all_inside() -> None:
+    """0.4 < 0.5, so the edge is at 0.2, which three tokens have; strictly above them is 0.4 < 0.5."""
+    logits = torch.tensor([[0.2, 0.4, 0.2, 0.2], [0.25, 0.25, 0.25, 0.25]]).log()
+    assert nucleus_mask(logits, 0.5).all()
+    assert nucleus_mask(logits, 0.3).tolist() == [[False, True, False, False], [True] * 4]
+    torch.testing.assert_close(nucleus(logits, 0.3)[1], torch.full((4,), 0.25))
 
 
 def test_allowed_tokens_are_the_only_candidates() -> None:

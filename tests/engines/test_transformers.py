@@ -316,6 +316,16 @@ def test_every_member_keeps_its_own_cache_over_many_steps(
         assert completion.text == tiny_tokenizer.decode(grown[len(ids) :], skip_special_tokens=True)
 
 
+def test_filter_p_narrows_the_greedy_choice_too(
+    engine: TransformersEngine, tiny_trio: dict[str, Path], tiny_tokenizer: GPT2TokenizerFast
+) -> None:
+    """As in the DExperts release, where the base's other tokens get no logit: at 1e-9 its likeliest alone is left."""
+    mixture = {"base": 1.0, "expert": 9.0, "antiexpert": -9.0}
+    free, narrowed = (texts(engine.serve(logits(p, **mixture)).generate(PROMPTS, GREEDY)) for p in (None, 1e-9))
+    assert narrowed == texts(engine.serve(logits(base=1)).generate(PROMPTS, GREEDY))
+    assert narrowed != free
+
+
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_contrastive_candidates_are_the_experts(
     engine: TransformersEngine, tiny_trio: dict[str, Path], tiny_tokenizer: GPT2TokenizerFast, temperature: float

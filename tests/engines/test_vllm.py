@@ -68,6 +68,7 @@ def plain(checkpoints: dict[str, Checkpoint]) -> dict[str, Any]:
         weights(base=-0.5, expert=1.25, antiexpert=0.25),
         logits(base=1, expert=0.7, antiexpert=-0.7),
         logits(base=-0.5, expert=1.25, antiexpert=0.25),
+        Recipe(space="probs", coefficients={"expert": 0.3, "antiexpert": 0.7}),
     ],
     ids=str,
 )
@@ -186,6 +187,33 @@ def test_filter_p_draws_from_the_bases_nucleus(engine: VllmEngine) -> None:
     nucleus = inside_nucleus(base, 0.3)
     assert drawn[~nucleus].sum() == 0
     expected = np.where(nucleus, np.exp(free.astype(np.float64)), 0)
+    assert np.abs(drawn / drawn.sum() - expected / expected.sum()).sum() / 2 < 0.2
+
+
+def test_masks_narrow_the_greedy_choice_as_the_reference_engine_does(
+    engine: VllmEngine, checkpoints: dict[str, Checkpoint]
+) -> None:
+    pair, trio = {"expert": 6.0, "antiexpert": -5.0}, {"base": 1.0, "expert": 9.0, "antiexpert": -9.0}
+    reference = TransformersEngine(checkpoints, "float32", "cpu")
+    for masked in (
+        Recipe(space="logits", coefficients=pair, plausible=0.3),
+        Recipe(space="probs", coefficients={"base": 0.5, "expert": 0.5}, plausible=1),
+        Recipe(space="logits", coefficients=trio, filter_p=1e-9),
+    ):
+        free = masked.model_copy(update={"plausible": None, "filter_p": None})
+        found, expected = (served.serve(masked).generate(PROMPTS, GREEDY) for served in (engine, reference))
+        assert [c.text for c in found] == [c.text for c in expected]
+        assert found != engine.serve(free).generate(PROMPTS, GREEDY)
+
+
+def test_plausible_tokens_are_the_experts_and_top_p_cuts_them_further(engine: VllmEngine) -> None:
+    expert = np.exp(engine.serve(logits(expert=1)).next_token_logprobs([TEXTS[0]])[0].astype(np.float64))
+    masked = engine.serve(Recipe(space="logits", coefficients={"expert": 6, "antiexpert": -5}, plausible=0.3))
+    free = np.exp(masked.next_token_logprobs([TEXTS[0]])[0].astype(np.float64))
+    kept = np.where(expert >= 0.3 * expert.max(), free, 0)
+    expected = np.where(inside_nucleus(kept / kept.sum(), 0.9), kept, 0)
+    drawn = first_tokens(masked, Sampling(samples=500, max_new_tokens=1, top_p=0.9), len(expert))
+    assert drawn[expected == 0].sum() == 0
     assert np.abs(drawn / drawn.sum() - expected / expected.sum()).sum() / 2 < 0.2
 
 

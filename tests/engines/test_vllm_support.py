@@ -9,7 +9,7 @@ import pytest
 
 from bench.engines import require_servable, vllm, vllm_support
 from bench.engines.vllm_support import VllmSettings, require_supported, why_not
-from bench.schema import Prefixed, Recipe, Rule, Steering, UserError
+from bench.schema import Draft, Prefixed, Recipe, Rule, Steering, UserError
 from bench.suite.checkpoints import Checkpoint
 
 GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 64, "vocab_size": 300}
@@ -38,16 +38,19 @@ PAIR = {"base": 0.5, "expert": 0.5}
 @pytest.mark.parametrize(
     ("recipe", "reason"),
     [
-        (Recipe(space="probs", coefficients=PAIR), "not probs"),
-        (Recipe(space="logits", coefficients=PAIR, plausible=0.1), "what is plausible to the expert"),
         (
             Recipe(space="logits", coefficients=PAIR, prefixes={"base": Prefixed(checkpoint="base", text="x")}),
             "none can have a prefix",
         ),
+        (
+            Recipe(space="logits", coefficients=PAIR, draft=Draft(coefficients=PAIR, k=4)),
+            "does not draft",
+        ),
     ],
 )
 def test_what_vllm_cannot_serve_is_refused_with_the_reason(recipe: Recipe, reason: str) -> None:
-    sums = [Recipe(space=space, coefficients=PAIR) for space in ("weights", "logits")]
+    sums = [Recipe(space=space, coefficients=PAIR) for space in ("weights", "logits", "probs")]
+    sums.append(Recipe(space="logits", coefficients=PAIR, plausible=0.1))
     sums.append(Recipe(space="weights", coefficients=PAIR, rule=Rule(name="ties")))
     require_servable("vllm", sums, {})
     require_servable("transformers", [recipe], {})

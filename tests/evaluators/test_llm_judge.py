@@ -9,7 +9,7 @@ import torch
 from evaluator_samples import estimates, samples
 from pydantic import ValidationError
 
-from bench.schema import PromptSource
+from bench.schema import PromptSource, UserError
 from evaluators.judges import Judges
 from evaluators.llm_judge import Labelled, LlmJudge
 
@@ -77,6 +77,13 @@ def test_completions_meet_references_and_labels_judge_the_judge(judge_of: LlmJud
     assert found["llm_judge_agreement"].value == pytest.approx(np.mean(labelled > 0.5))
     assert found["llm_judge_agreement"].n_scored == 3
     assert {m.name for m in judge_of.metrics()} == set(found)
+
+
+def test_labelled_texts_without_a_partner_are_refused(judge_of: LlmJudge, tmp_path: Path) -> None:
+    (tmp_path / "better.txt").write_text("good\ngreat\n")
+    uneven = Labelled(better=PromptSource(source=str(tmp_path / "better.txt")), worse=judge_of.labelled.worse)
+    with pytest.raises(UserError, match="better and worse are no pairs: they have 2 and 3 texts"):
+        judge_of.model_copy(update={"labelled": uneven}).data_digests()
 
 
 def test_braces_in_a_text_are_text_and_a_rubric_shows_both(judge_of: LlmJudge, tiny_trio: dict[str, Path]) -> None:

@@ -45,6 +45,11 @@ def test_paths_are_relative_to_the_suite(tmp_path: Path) -> None:
             "methods: [{g1: {alpha: high}}]\n",
             r"methods\[0\]\.alpha: expected a number or a list of numbers, got 'high'",
         ),
+        (
+            "methods: [{g1: {alpha: 1e20}}]\n",
+            r"alpha: expected a .*, got '1e20', which is text in YAML 1.1; write 1.0e\+20",
+        ),
+        ("methods: [{g1: {alpha: -2.5E3}}]\n", r"got '-2.5E3', which is text in YAML 1.1; write -2.5e\+3"),
         ("methods: [{g1: {alpha: .inf}}]\n", r"methods\[0\]\.alpha: input should be a finite number, got inf"),
         ("methods: [{g1: {alpha: [0, .nan]}}]\n", r"methods\[0\]\.alpha: input should be a finite number, got nan"),
         ("methods: [{g1: {alpha: []}}]\n", r"methods\[0\]\.alpha: expected a number or a list of numbers"),
