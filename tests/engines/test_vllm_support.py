@@ -44,7 +44,7 @@ PAIR = {"base": 0.5, "expert": 0.5}
         ),
         (
             Recipe(space="logits", coefficients=PAIR, draft=Draft(coefficients=PAIR, k=4)),
-            "does not draft",
+            "it does not draft for a mixture of logits",
         ),
     ],
 )
