@@ -412,6 +412,13 @@ class FinetuneSpec(Value):
         )
 
 
+class Price(Value):
+    """What an hour of the machine that runs one engine costs: all its GPUs together."""
+
+    per_hour: float = Field(gt=0, allow_inf_nan=False)
+    currency: Name = "USD"
+
+
 class OverheadSpec(Value):
     """How a suite's methods are timed; docs/OVERHEAD.md says why so.
 
@@ -423,6 +430,7 @@ class OverheadSpec(Value):
     rounds: int = Field(default=10, ge=3)
     precision: float = Field(default=0.02, gt=0)
     budget_s: float = Field(default=120, gt=0)
+    price: Price | None = None
 
 
 class OverheadRecord(Value):

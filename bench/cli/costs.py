@@ -10,21 +10,25 @@ from bench.schema import Number, OverheadRecord
 from leaderboard import numbers
 
 MAIN = "time_per_output_token_s"
+MONEY, JOULES = "money_per_million_tokens", "joules_per_million_tokens"
 Lines = Mapping[tuple[str, int, int, str], OverheadRecord]
 
 
 def cost_table(records: Sequence[OverheadRecord], batch_size: int, new_tokens: int, title: str) -> Table:
     """One batch size and output length: times, ratio to the base, the simple model's ratio, memory."""
     lines: Lines = {(r.method, r.batch_size, r.new_tokens, r.metric): r for r in records}
+    spent = {r.metric: r for r in records if r.metric in (MONEY, JOULES) and r.value is not None}
+    units = {metric: r.details["currency"] if metric == MONEY else "J" for metric, r in sorted(spent.items())}
     table = Table("method", "rounds", "first token", "a token", "over base", "model", "tokens/s", "switch",
-                  "peak memory", "pays off after", title=title, title_justify="left")  # fmt: skip
+                  "peak memory", "pays off after", *(f"{unit} / M tokens" for unit in units.values()),
+                  title=title, title_justify="left")  # fmt: skip
     for record in records:
         if (record.batch_size, record.new_tokens, record.metric) == (batch_size, new_tokens, MAIN):
-            table.add_row(*map(Text, _cells(record, lines)))  # text: brackets are no markup
+            table.add_row(*map(Text, _cells(record, lines, list(units))))  # text: brackets are no markup
     return table
 
 
-def _cells(main: OverheadRecord, lines: Lines) -> list[str]:
+def _cells(main: OverheadRecord, lines: Lines, spent: Sequence[str]) -> list[str]:
     def of(metric: str, *, everywhere: bool = False) -> OverheadRecord | None:
         cell = (0, 0) if everywhere else (main.batch_size, main.new_tokens)
         return lines.get((main.method, *cell, metric))
@@ -41,6 +45,7 @@ def _cells(main: OverheadRecord, lines: Lines) -> list[str]:
         cell(of("switch_s", everywhere=True), 1e3, "ms"),
         cell(of("peak_memory_bytes"), 2**-20, "MiB"),
         cell(of("amortisation_tokens"), 1, "tokens"),
+        *(cell(of(metric), 1, "") for metric in spent),
     ]
 
 
@@ -64,6 +69,8 @@ def remarks(records: Sequence[OverheadRecord]) -> list[str]:
     floors = {(r.batch_size, r.new_tokens): r.details["floor"] for r in main if "floor" in r.details}
     lines = [f"noise floor at batch {batch}, {length} tokens: base over base {numbers.between(Number(1, low, high))}"
              for (batch, length), (low, high) in floors.items()]  # fmt: skip
+    absent = {r.details["reason"]: None for r in records if r.metric == JOULES and r.value is None}
+    lines += [f"no joules: {reason}" for reason in absent]
     facts: Mapping[str, Any] = main[0].details if main else {}
     if facts.get("busy"):
         lines.append(

@@ -21,12 +21,16 @@ FLOOR_WIDTH = 1.96 * 1.4826  # median absolute deviation -> half of a normal's c
 
 @dataclass(frozen=True)
 class Timing:
-    """One subject in one round: when, and how long in seconds.  `whole_s` draws all tokens, `first_s` one a row."""
+    """One subject in one round: when, and how long in seconds.  `whole_s` draws all tokens, `first_s` one a row.
+
+    `joules`: what the device drew during `whole_s`, where that can be known.
+    """
 
     at_s: float
     switch_s: float
     first_s: float
     whole_s: float
+    joules: float | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class Round:
     opening: Timing
     subjects: dict[str, Timing]
     closing: Timing
+
+    @property
+    def timings(self) -> "list[Timing]":
+        return [self.opening, *self.subjects.values(), self.closing]
 
     def base(self, at_s: float, quantity: "Quantity") -> float:
         """The base's quantity at a moment of this round: linear between its opening and its closing."""
@@ -72,6 +80,22 @@ def time_per_output_token(new_tokens: int) -> Quantity:
 def tokens_per_second(tokens: int) -> Quantity:
     """Of a whole call that draws `tokens` tokens over all rows."""
     return lambda timing: tokens / timing.whole_s
+
+
+def money_per_million_tokens(tokens: int, per_hour: float) -> Quantity:
+    """Of a whole call: its share of an hour's price, for each token, a million times."""
+    return lambda timing: timing.whole_s / 3600 * per_hour / tokens * 1e6
+
+
+def joules_per_million_tokens(tokens: int) -> Quantity:
+    """Of a whole call whose `joules` are known."""
+
+    def quantity(timing: Timing) -> float:
+        if timing.joules is None:
+            raise ValueError("the joules of this timing are not known")
+        return timing.joules / tokens * 1e6
+
+    return quantity
 
 
 def switch(timing: Timing) -> float:

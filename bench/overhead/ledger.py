@@ -12,7 +12,9 @@ from bench.overhead.estimate import (
     Quantity,
     Round,
     amortisation,
+    joules_per_million_tokens,
     measured,
+    money_per_million_tokens,
     noise_floor,
     ratios_to_base,
     switch,
@@ -23,9 +25,10 @@ from bench.overhead.estimate import (
 )
 from bench.overhead.model import Rates, Shape, step_cost
 from bench.overhead.subjects import BASE, Subject
-from bench.schema import OverheadRecord
+from bench.schema import OverheadRecord, Price
 
 Cell = tuple[int, int]  # batch size, new tokens
+MONEY, JOULES = "money_per_million_tokens", "joules_per_million_tokens"
 NO_CELL: Cell = (0, 0)
 
 
@@ -47,6 +50,9 @@ class Ledger:
     rounds: dict[Cell, list[Round]] = field(default_factory=dict)
     load: dict[str, Any] = field(default_factory=dict)
     mean_prompt_tokens: float = 0.0
+    price: Price | None = None
+    power: str = ""  # what counted the joules
+    no_joules: str = "no power reading"  # why a cell has none
 
     @property
     def copies(self) -> list[str]:
@@ -60,7 +66,7 @@ def records(ledger: Ledger, shape: Shape, rates: Rates) -> list[OverheadRecord]:
     found = [record for subject in ledger.subjects for record in _fresh_records(ledger, subject)]
     for cell in ledger.rounds:
         for subject in ledger.subjects:
-            found += _timed_records(ledger, subject, cell)
+            found += _timed_records(ledger, subject, cell) + _spent_records(ledger, subject, cell)
             found.append(_roofline_record(ledger, subject, cell, shape, rates))
         found += _amortisation_records(ledger, cell)
     return found + _switch_records(ledger)
@@ -76,6 +82,20 @@ def _timed_records(ledger: Ledger, subject: Subject, cell: Cell) -> list[Overhea
     return [_timed(ledger, subject, cell, ledger.rounds[cell], name, q) for name, q in metrics.items()]
 
 
+def _spent_records(ledger: Ledger, subject: Subject, cell: Cell) -> list[OverheadRecord]:
+    """Money where the suite names a price; joules, or why they are not known: all of a cell's timings or none."""
+    tokens, rounds, found = cell[0] * cell[1], ledger.rounds[cell], []
+    if ledger.price is not None:
+        quantity = money_per_million_tokens(tokens, ledger.price.per_hour)
+        found.append(_timed(ledger, subject, cell, rounds, MONEY, quantity, ledger.price.model_dump()))
+    if all(timing.joules is not None for one in rounds for timing in one.timings):
+        quantity = joules_per_million_tokens(tokens)
+        found.append(_timed(ledger, subject, cell, rounds, JOULES, quantity, {"power": ledger.power}))
+    else:
+        found.append(_single(ledger, subject, cell, JOULES, None, None, ledger.no_joules))
+    return found
+
+
 def _switch_records(ledger: Ledger) -> list[OverheadRecord]:
     """Over the rounds of all cells: switching does not depend on them."""
     rounds = [one for rounds in ledger.rounds.values() for one in rounds]
@@ -83,8 +103,9 @@ def _switch_records(ledger: Ledger) -> list[OverheadRecord]:
 
 
 def _timed(
-    ledger: Ledger, subject: Subject, cell: Cell, rounds: Sequence[Round], metric: str, quantity: Quantity
-) -> OverheadRecord:
+    ledger: Ledger, subject: Subject, cell: Cell, rounds: Sequence[Round], metric: str, quantity: Quantity,
+    more: Mapping[str, Any] = {},
+) -> OverheadRecord:  # fmt: skip
     is_base = subject.name == BASE
     found = measured(rounds, None if is_base else subject.name, quantity)
     floor = noise_floor([x for name in ledger.copies for x in ratios_to_base(rounds, name, quantity)])
@@ -93,6 +114,7 @@ def _timed(
         "within_floor": within(found.ratio, floor),
         "samples": [_short(x) for x in found.samples],
         "ratios": [_short(x) for x in found.ratios],
+        **more,
     }
     return _record(
         ledger, subject, cell, metric, found.median.value, details,

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from bench.overhead.energy import NO_METER, Meter, find_meter, gpus_in_use
 from bench.overhead.estimate import Round, Timing, is_narrow, time_per_output_token
 from bench.overhead.ledger import Cell, Fresh, Ledger, records
 from bench.overhead.machine import LoadWatch, Machine, machine
@@ -51,7 +52,10 @@ def time_suite(
     """Time a suite's methods on one engine.  Nothing else of this process may be at work meanwhile."""
     subjects = choose_subjects(points, methods, list(checkpoints))
     shape = shape_of(checkpoints["base"], suite.dtype)
-    stopwatch = Stopwatch(open_engine, subjects, prompts, suite.sampling, spec, machine(device), time.perf_counter)
+    meter = find_meter(device, gpus_in_use())
+    stopwatch = Stopwatch(
+        open_engine, subjects, prompts, suite.sampling, spec, machine(device), time.perf_counter, meter
+    )
     ledger = stopwatch.record(task)
     return records(ledger, shape, measure_rates(device, suite.dtype, shape.parameters))
 
@@ -63,7 +67,7 @@ def is_timed(store: Reader, suite_id: int, engine: str) -> bool:
 
 @dataclass
 class Stopwatch:
-    """Records a ledger.  Clock, machine and engines are given, so that tests can make time themselves."""
+    """Records a ledger.  Clock, machine, meter and engines are given, so that tests can make time themselves."""
 
     open_engine: Callable[[], Engine]
     subjects: Sequence[Subject]
@@ -72,10 +76,13 @@ class Stopwatch:
     spec: OverheadSpec
     machine: Machine
     clock: Clock
+    meter: Meter = NO_METER
 
     def __post_init__(self) -> None:
         self.base, *self.others = self.subjects
-        self.ledger = Ledger(self.subjects)
+        self.ledger = Ledger(
+            self.subjects, price=self.spec.price, power=self.meter.source, no_joules=self.meter.why_not
+        )
         self.rng = random.Random(self.sampling.seed)
 
     @property
@@ -202,9 +209,12 @@ class Stopwatch:
         began = self.clock()
         self._draw(model, (batch_size, 1), seed)
         first = self.clock()
+        reading = self.meter.read()
+        again = self.clock()
         self._draw(model, cell, seed)
         ended = self.clock()
-        return Timing((began + ended) / 2, switch_s, first - began, ended - first)
+        joules = self.meter.drawn(reading, ended - again)
+        return Timing((began + ended) / 2, switch_s, first - began, ended - again, joules)
 
     def _draw(self, model: ServedModel, cell: Cell, seed: int) -> None:
         batch_size, new_tokens = cell

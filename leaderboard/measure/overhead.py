@@ -5,18 +5,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.schema import Number
+from leaderboard.measure.rank import Series, lines_of
 from leaderboard.read.board import Board
 
 SHOWN = "time_per_output_token_s"
 MODEL = "roofline_s_per_token"
+THROUGHPUT, JOULES, MONEY = "tokens_per_s", "joules_per_million_tokens", "money_per_million_tokens"
 LEAVES_ONE = 1.15
 LABEL_HEIGHT = 1 / 15  # of a chart
 DETAILS = (
     ("time_to_first_token_s", "First token", 1e3, "ms"),
     ("time_per_output_token_s", "Each further token", 1e3, "ms"),
-    ("tokens_per_s", "Throughput", 1.0, "tokens/s"),
+    (THROUGHPUT, "Throughput", 1.0, "tokens/s"),
     ("peak_memory_bytes", "Peak memory", 2**-20, "MiB"),
     ("amortisation_tokens", "Mixing has paid off after", 1.0, "tokens"),
+    (JOULES, "Energy", 1.0, "J a million tokens"),
+    (MONEY, "Price", 1.0, "a million tokens"),  # after the suite's currency
     ("roofline_s_per_token", "Least time by the model", 1e3, "ms a token"),
 )
 
@@ -43,6 +47,15 @@ class Cell:
     floor: Sequence[float] | None
     busy: str | None
     costs: tuple[Cost, ...]
+    currency: str
+    remarks: tuple[str, ...]  # on money and joules
+
+    @property
+    def columns(self) -> list[tuple[str, str, str]]:
+        """Metric, label and unit of the details; without money and joules where there are none."""
+        known = {metric for cost in self.costs for metric, value in cost.details.items() if value is not None}
+        return [(metric, label, f"{self.currency} {unit}".strip() if metric == MONEY else unit)
+                for metric, label, _, unit in DETAILS if metric in known or metric not in (MONEY, JOULES)]  # fmt: skip
 
     @property
     def widest(self) -> float:
@@ -80,7 +93,25 @@ def _cell(lines: Sequence[Mapping[str, Any]]) -> Cell:
         floor=timed["floor"],
         busy=_load(timed) if timed["busy"] else None,
         costs=tuple(_cost(method, [x for x in lines if x["method"] == method]) for method in methods),
+        currency=_currency(lines),
+        remarks=_remarks(lines),
     )
+
+
+def _currency(lines: Sequence[Mapping[str, Any]]) -> str:
+    return next((str(x["currency"]) for x in lines if x["metric"] == MONEY), "")
+
+
+def _remarks(lines: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Where money and joules come from, or why there are none."""
+    money = next((x for x in lines if x["metric"] == MONEY), None)
+    energy = next((x for x in lines if x["metric"] == JOULES), None)
+    priced = "No price: the suite names none."
+    if money is not None:
+        priced = f"Price: {money['per_hour']:g} {money['currency']} an hour."
+    if energy is None or energy["value"] is None:
+        return priced, f"No joules: {(energy and energy['reason']) or 'no power reading'}."
+    return priced, f"Joules: {energy['power']}, all that it drew."
 
 
 def _load(line: Mapping[str, Any]) -> str:
@@ -191,3 +222,50 @@ def once(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[float | Non
     found = {(x["method"], x["metric"]): x["value"] for x in lines if not x["batch_size"]}
     methods = dict.fromkeys(method for method, _ in found)
     return [(m, [_scaled(found.get((m, metric)), scale) for metric, scale in wanted]) for m in methods]
+
+
+# ---------------------------------------------------------------------------------------------- for a chosen strength
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What serving takes at the largest batch and length that were timed.
+
+    `columns`: metric and title of what was measured; `by_series`: name -> metric -> number; `floor`: of the throughput,
+    base over base; `as_base`: series that lie within it.
+    """
+
+    batch_size: int
+    new_tokens: int
+    floor: Sequence[float] | None
+    columns: tuple[tuple[str, str], ...]
+    by_series: Mapping[str, Mapping[str, Number]]
+    as_base: frozenset[str]
+    remarks: tuple[str, ...]
+
+
+def spending(board: Board, series: Sequence[Series]) -> Spending | None:
+    """Tokens a second, and money and joules where they are known; None where nothing was timed."""
+    timed = [x for x in board.overhead if x["metric"] == THROUGHPUT]
+    if not timed:
+        return None
+    cell = max((x["batch_size"], x["new_tokens"]) for x in timed)
+    here = [x for x in board.overhead if (x["batch_size"], x["new_tokens"]) == cell]
+    titles = {THROUGHPUT: "Tokens/s", MONEY: f"{_currency(here)} a million tokens", JOULES: "J a million tokens"}
+    known = {x["metric"] for x in here if x["value"] is not None}
+    by_series = {}
+    as_base = set()
+    for one in series:
+        lines = {x["metric"]: x for x in lines_of(board, one) if (x["batch_size"], x["new_tokens"]) == cell}
+        by_series[one.name] = {metric: _number(lines.get(metric)) for metric in titles}
+        if lines.get(THROUGHPUT, {}).get("within_floor") and lines[THROUGHPUT]["role"] != "base":
+            as_base.add(one.name)
+    floor = next((x["floor"] for x in here if x["metric"] == THROUGHPUT and x["floor"]), None)
+    columns = tuple((metric, title) for metric, title in titles.items() if metric in known)
+    return Spending(*cell, floor, columns, by_series, frozenset(as_base), _remarks(here))
+
+
+def _number(line: Mapping[str, Any] | None) -> Number:
+    if line is None or line["value"] is None:
+        return Number(None, reason=(line and line["reason"]) or "not timed")
+    return Number(line["value"], line["low"], line["high"], line["n_rounds"], line["n_rounds"])

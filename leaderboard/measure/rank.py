@@ -180,7 +180,17 @@ def price_limit(board: Board, prompts: str, cost: str) -> float | None:
 
 
 def time_over_base(board: Board, series: Series) -> Number:
-    """The measured time per token over the base's, at the smallest stored batch, of what mixes like this series.
+    """The measured time per token over the base's, at the smallest stored batch, of what mixes like this series."""
+    rows = [r for r in lines_of(board, series) if r["ratio_to_base"] is not None]
+    timed = [r for r in rows if r["metric"] == "time_per_output_token_s"]
+    if not timed:
+        return Number(None, reason="not timed")
+    row = min(timed, key=lambda r: (r["batch_size"], r["new_tokens"], r["metric"]))
+    return Number(row["ratio_to_base"], row["ratio_low"], row["ratio_high"], row["n_rounds"], row["n_rounds"])
+
+
+def lines_of(board: Board, series: Series) -> list[Mapping[str, Any]]:
+    """The ledger's lines of what mixes like this series.
 
     A method that mixes in several ways has a line in the ledger for each; its controls at alpha 0 are not the method.
     """
@@ -191,12 +201,7 @@ def time_over_base(board: Board, series: Series) -> Number:
         named = row["made_by"] == series.method and row["role"] in ("base", "method")
         return named and (mixed.get("space"), mixed.get("filter_p")) in ways
 
-    rows = [r for r in board.overhead if same(r) and r["ratio_to_base"] is not None]
-    timed = [r for r in rows if r["metric"] == "time_per_output_token_s"]
-    if not timed:
-        return Number(None, reason="not timed")
-    row = min(timed, key=lambda r: (r["batch_size"], r["new_tokens"], r["metric"]))
-    return Number(row["ratio_to_base"], row["ratio_low"], row["ratio_high"], row["n_rounds"], row["n_rounds"])
+    return [row for row in board.overhead if same(row)]
 
 
 # ---------------------------------------------------------------------------------------------- derived numbers

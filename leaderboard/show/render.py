@@ -136,6 +136,7 @@ def board_files(
         "cost": board.goal.price,
         "goals": goals,
         "reported": reported(board),
+        "spent": overhead.spending(board, series),
         "times": {s.name: time_over_base(board, s) for s in series if board.overhead},
     }
     tables = [(prompts, rank(board, series, prompts)) for prompts in (ALL, *board.sets)]
@@ -158,7 +159,7 @@ def board_files(
         "compare": {"series": series, "levels": compared(board, levels)},
         "protocols": {"lens": protocols.look(board, series, levels)},
         "completions": {"index": completions.index(board, everything, selection), "selection": selection},
-        "overhead": {"details": overhead.DETAILS, "ledgers": overhead.ledgers(board)},
+        "overhead": {"ledgers": overhead.ledgers(board)},
         "paper": {"figures": drawn, "data": paper.page_data(board, drawn)},
         "submissions": {
             "submissions": submissions.handed_in(board),

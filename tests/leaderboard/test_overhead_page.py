@@ -1,15 +1,30 @@
 """The overhead page's tables and curves follow from the ledger's lines."""
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from toyboard import MakeDatabase, make_suite
 
-from bench.schema import OverheadRecord
+from bench.schema import Number, OverheadRecord
 from bench.store.write import Store
-from leaderboard.measure.overhead import MODEL, SHOWN, Curve, Scaling, cells, ledgers, once, scaling
+from leaderboard.measure.overhead import (
+    JOULES,
+    MODEL,
+    MONEY,
+    SHOWN,
+    THROUGHPUT,
+    Curve,
+    Scaling,
+    cells,
+    ledgers,
+    once,
+    scaling,
+    spending,
+)
+from leaderboard.measure.rank import find_series
 from leaderboard.read.query import read_boards
 from leaderboard.show.render import render
 
@@ -20,7 +35,9 @@ def line(
     found = {"method": method, "batch_size": batch_size, "new_tokens": 32 if batch_size else 0, "metric": metric}
     found |= {"role": "method", "members": 1}
     interval = {"ratio_low": ratio, "ratio_high": ratio, "n_rounds": 10}
-    noise = {"busy": False, "within_floor": False, "floor": [0.95, 1.05], "load_average": 2.54, "others_cores": 0.3}
+    absent = dict.fromkeys(("currency", "per_hour", "power", "reason"))
+    noise = absent | {"busy": False, "within_floor": False, "floor": [0.95, 1.05]}
+    noise |= {"load_average": 2.54, "others_cores": 0.3}
     return found | {"value": value, "ratio_to_base": ratio} | interval | noise | more
 
 
@@ -46,6 +63,37 @@ def test_a_cell_holds_one_batch_size_in_the_shown_units() -> None:
     assert dexperts.details[SHOWN] == 10  # 0.010 s in ms
     assert dexperts.details["peak_memory_bytes"] == 3  # MiB
     assert dexperts.details["time_to_first_token_s"] is None
+    assert first.remarks == ("No price: the suite names none.", "No joules: no power reading.")
+    assert "Price" not in {label for _, label, _ in first.columns}
+
+
+PRICED = [
+    *LINES,
+    line("dexperts", 8, THROUGHPUT, 400.0, 0.4, low=390.0, high=410.0),
+    line("dexperts", 8, MONEY, 2.5, 2.5, low=2.4, high=2.6, currency="EUR", per_hour=3.6),
+    line("dexperts", 8, JOULES, 5e4, 2.5, low=4e4, high=6e4, power="RAPL, 1 package"),
+]
+
+
+def test_money_and_joules_stand_in_their_cell() -> None:
+    second = cells(PRICED)[1]
+    assert second.remarks == ("Price: 3.6 EUR an hour.", "Joules: RAPL, 1 package, all that it drew.")
+    assert ("money_per_million_tokens", "Price", "EUR a million tokens") in second.columns
+    dexperts = next(cost for cost in second.costs if cost.method == "dexperts")
+    assert (dexperts.details[MONEY], dexperts.details[JOULES]) == (2.5, 5e4)
+
+
+def test_what_serving_takes_at_the_largest_batch(make_database: MakeDatabase) -> None:
+    with closing(Store.open(make_database(make_suite()), checked=False)) as store:
+        (board,) = read_boards(store, 0, "toy.db")
+    series = find_series(board)
+    assert spending(board, series) is None
+    lines = tuple(x | {"made_by": x["method"], "recipe": {"space": "logits", "filter_p": None}} for x in PRICED)
+    found = spending(replace(board, overhead=lines), series)
+    assert found is not None and (found.batch_size, found.new_tokens, found.floor) == (8, 32, [0.95, 1.05])
+    assert [title for _, title in found.columns] == ["Tokens/s", "EUR a million tokens", "J a million tokens"]
+    assert found.by_series["dexperts"][MONEY] == Number(2.5, 2.4, 2.6, 10, 10)
+    assert found.by_series["g2"][JOULES].reason == "not timed" and not found.as_base
 
 
 def test_curves_run_along_one_axis_with_the_model_beside_them() -> None:
