@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.suite.checkpoints import Checkpoint, resolve
-from bench.suite.loading import load_model, load_tokenizer, require_linear_head
+from bench.suite.heads import Head, head_of
+from bench.suite.loading import load_model, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Judge:
     model: Any
     tokenizer: Any
     packs: bool = False  # whether it may be run on packed tokens: see `evaluators.packing`
+    head: Head | None = None  # of a language model
 
     @property
     def device(self) -> Any:
@@ -58,8 +60,8 @@ class Judges:
 def _language_model(judge: Judge) -> Judge:
     from evaluators.packing import packs
 
-    require_linear_head(judge.model, judge.checkpoint)
-    return replace(judge, packs=packs(judge.model))
+    head = head_of(judge.model, judge.checkpoint)  # first: a model that packs takes nothing but packed tokens
+    return replace(judge, packs=packs(judge.model), head=head)
 
 
 def _classifier(judge: Judge) -> Judge:

@@ -168,7 +168,8 @@ def token_nlls(
 
 def _nlls(judge: Judge, rows: Sequence[Sequence[int]]) -> list[Nats]:
     """The rows' NLLs; where one hidden state has the same next token in several rows, the head runs for it once."""
-    head = judge.model.get_output_embeddings()
+    head = judge.head
+    assert head is not None, "a classifier has no next tokens"
     hidden, places = _states(judge, [row[:-1] for row in rows])
     targets = [np.array(row[1:], dtype=np.int64) for row in rows]
     pairs = np.concatenate([p * head.out_features + t for p, t in zip(places, targets, strict=True)])

@@ -11,7 +11,7 @@ mask hides it.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -30,9 +30,9 @@ ACCEPTING, REPLACING = ATTEMPTS - 1, ATTEMPTS - 2  # the sampler's redraws never
 class SpeculativeModel(TransformersModel):
     """A logits mixture that decodes with a draft; what is asked beside decoding is answered by the mixture alone."""
 
-    def __init__(self, engine: "TransformersEngine", recipe: Recipe, members: Sequence[Member], draft: Any) -> None:
+    def __init__(self, engine: "TransformersEngine", recipe: Recipe, members: Sequence[Member], draft: Member) -> None:
         super().__init__(engine, recipe, members)
-        self.draft = Member(1.0, draft)
+        self.draft = draft
         self.accepted = 0
         self.judged = 0  # drafted tokens up to each row's first rejection, that one included
 
@@ -117,7 +117,7 @@ class _Drawing:
             feed, real = feed[:, 1:], real[:, 1:]
         for i in range(width):
             hidden = self.draft.extend(feed, real)[:, -1]
-            logits = self.model.draft.model.get_output_embeddings()(hidden).float()[:, : self.vocabulary]
+            logits = self.model.draft.head(hidden).float()[:, : self.vocabulary]
             distributions[:, i] = self._distribution(logits)
             tokens[:, i] = self._draw(logits, self.keys, self.at + i)
             feed = tokens[:, i : i + 1]

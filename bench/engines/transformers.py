@@ -6,13 +6,15 @@ Activation space: a hook on one layer.
 """
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any, ClassVar, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
@@ -23,10 +25,11 @@ from bench.engines.mixing import mix_logits, mix_probs, plausible
 from bench.engines.sampling import ROWS_PER_CHUNK, most_likely, nucleus_mask, row_keys, sample_nucleus
 from bench.engines.steering import steer, steering_vector
 from bench.progress import Advance, silent
-from bench.schema import STEERING, Completion, Prompt, Recipe, Sampling
+from bench.schema import STEERING, Completion, Prompt, Recipe, Sampling, UserError
 from bench.suite.architecture import architecture
 from bench.suite.checkpoints import Checkpoint
-from bench.suite.loading import end_of_text, load_model, load_tokenizer, require_linear_head
+from bench.suite.heads import Head, head_of
+from bench.suite.loading import end_of_text, load_model, load_tokenizer
 
 NEVER = -1  # an end-of-text token that no row draws
 
@@ -44,6 +47,7 @@ class TransformersEngine:
         self.batch_rows = batch_rows
         self._weights = FlatWeights(self.checkpoints, self._load, self.dtype, device)
         self._members: dict[str, Any] = {}  # models for logit space, by checkpoint
+        self._heads: WeakKeyDictionary[Any, Head] = WeakKeyDictionary()  # of every loaded model
         self._scratch: Tensor | None = None
         self._hook: Any = None  # of the served activation addition
         self.tokenizer = load_tokenizer(next(iter(self.checkpoints.values())))
@@ -51,14 +55,14 @@ class TransformersEngine:
     def serve(self, recipe: Recipe) -> "TransformersModel":
         self._unhook()
         if recipe.space == "weights":
-            return TransformersModel(self, recipe, [Member(1.0, self._weights.serve(recipe))])
+            return TransformersModel(self, recipe, [self._alone(self._weights.serve(recipe))])
         if recipe.space == "activations":
-            return TransformersModel(self, recipe, [Member(1.0, self._steered(recipe))])
+            return TransformersModel(self, recipe, [self._alone(self._steered(recipe))])
         members = [self._part(recipe, name, source) for name, source in recipe.checkpoints.items()]
         if recipe.draft is not None:
             from bench.engines.speculative import SpeculativeModel
 
-            return SpeculativeModel(self, recipe, members, self._weights.serve(recipe.draft.recipe))
+            return SpeculativeModel(self, recipe, members, self._alone(self._weights.serve(recipe.draft.recipe)))
         return TransformersModel(self, recipe, members)
 
     def survived_update(self) -> float | None:
@@ -94,7 +98,11 @@ class TransformersEngine:
 
     def _part(self, recipe: Recipe, name: str, source: str) -> "Member":
         prefix = recipe.prefixes[name].text if name in recipe.prefixes else ""
-        return Member(recipe.coefficients[name], self._member(source), self.token_ids(prefix))
+        model = self._member(source)
+        return Member(recipe.coefficients[name], model, self._heads[model], self.token_ids(prefix))
+
+    def _alone(self, model: Any) -> "Member":
+        return Member(1.0, model, self._heads[model])
 
     def _steered(self, recipe: Recipe) -> Any:
         """The base with the recipe's vector added to a layer, until another recipe is served."""
@@ -114,9 +122,10 @@ class TransformersEngine:
 
     def _load(self, name: str, dtype: torch.dtype | None) -> Any:
         """A checkpoint's model on the CPU, in a dtype or its own; casting a loaded one would round its buffers too."""
-        wanted = "auto" if dtype is None else dtype
-        model = load_model(AutoModelForCausalLM, self.checkpoints[name], dtype=wanted, attn_implementation=ATTENTION)
-        require_linear_head(model, self.checkpoints[name])
+        wanted, checkpoint = "auto" if dtype is None else dtype, self.checkpoints[name]
+        model = load_model(AutoModelForCausalLM, checkpoint, dtype=wanted, attn_implementation=attention_of(checkpoint))
+        self._heads[model] = head_of(model, checkpoint)
+        require_decodable(model, self._heads[model], checkpoint)
         return model.requires_grad_(False)
 
     def _member(self, name: str) -> Any:
@@ -131,7 +140,8 @@ def decoding_attention(
     """Attention that takes two batched matrix products where each row has a single query on the CPU.
 
     There `scaled_dot_product_attention` spends most of its time per (row, head) pair; every other case is its own.
-    query: (B, H, Q, d); key, value: (B, H, T, d); attention_mask: (B, 1, Q, T) bool.  Returns (B, Q, H, d).
+    query: (B, H, Q, d); key: (B, H, T, d); value: (B, H, T, e); attention_mask: (B, 1, Q, T) bool.
+    Returns (B, Q, H, e).
     """
     if query.shape[2] != 1 or query.device.type != "cpu" or key.shape[1] != query.shape[1]:
         attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
@@ -142,12 +152,21 @@ def decoding_attention(
     if attention_mask is not None:
         scores.view(batch, heads, -1).masked_fill_(~attention_mask[:, 0], -torch.inf)
     mixed = torch.bmm(scores.softmax(dim=-1), value.flatten(0, 1))
-    return mixed.view(batch, 1, heads, size), None
+    return mixed.view(batch, 1, heads, value.shape[-1]), None
 
 
 ATTENTION = "lerpbench_decoding"
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, decoding_attention)
 ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
+
+
+def attention_of(checkpoint: Checkpoint) -> str | None:
+    """Ours; None, the model's own, where it has one that torch's cannot replace; eager where it caps its scores."""
+    config = AutoConfig.from_pretrained(checkpoint.path)
+    model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    if getattr(config.get_text_config(), "attn_logit_softcapping", None):
+        return "eager"
+    return ATTENTION if model._supports_sdpa and model._can_set_attn_implementation() else None
 
 
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
@@ -199,6 +218,7 @@ class Member(NamedTuple):
 
     coefficient: float
     model: Any
+    head: Head
     prefix: Sequence[int] = ()
 
 
@@ -299,8 +319,7 @@ class TransformersModel:
 
     def _logits(self, hidden: Sequence[Tensor]) -> list[Tensor]:
         """Each member's logits (B, V) float32 of its last hidden states (B, h)."""
-        heads = [member.model.get_output_embeddings() for member in self.members]
-        return alike([head(h).float() for head, h in zip(heads, hidden, strict=True)])
+        return alike([member.head(h).float() for member, h in zip(self.members, hidden, strict=True)])
 
     def _mixed(self, logits: Sequence[Tensor]) -> Tensor:
         """The mixture's logits (..., V) float32."""
@@ -339,14 +358,14 @@ class TransformersModel:
     @torch.inference_mode()
     def next_token_logprobs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         ids = [self.token_ids(text) for text in texts]
-        vocabulary = min(member.model.get_output_embeddings().weight.shape[0] for member in self.members)
+        vocabulary = min(member.head.out_features for member in self.members)
         found = np.empty((len(ids), vocabulary), np.float32)
         for start in range(0, len(ids), ROWS_PER_CHUNK):
             batch = ids[start : start + ROWS_PER_CHUNK]
             last = torch.tensor([len(row) - 1 for row in batch], device=self.engine.device)
             rows = torch.arange(len(batch), device=self.engine.device)
             hidden = []
-            for _, model, prefix in self.members:
+            for _, model, _, prefix in self.members:
                 padded = right_padded([[*prefix, *row] for row in batch], self.end, self.engine.device)
                 outputs = model.base_model(input_ids=padded, use_cache=False).last_hidden_state
                 hidden.append(outputs[rows, last + len(prefix)])
@@ -360,7 +379,7 @@ class TransformersModel:
         Rows are padded on the right: causality keeps padding out of real positions.
         """
         found = []
-        for _, model, prefix in self.members:
+        for _, model, _, prefix in self.members:
             padded = right_padded([[self.end, *prefix, *row] for row in rows], self.end, self.engine.device)
             found.append(model(input_ids=padded, use_cache=False).logits[:, len(prefix) :].float())
         return self._mixed(alike(found))
@@ -390,6 +409,7 @@ class Stream:
 
     def __init__(self, member: Member, capacity: int) -> None:
         self.model = member.model.base_model
+        self.positioned = "position_ids" in signature(self.model.forward).parameters  # else the mask tells them
         self.prefix = list(member.prefix)
         layers: list[Any] = [PreallocatedLayer(capacity) for _ in range(self.model.config.num_hidden_layers)]
         self.cache = Cache(layers=layers)
@@ -424,11 +444,29 @@ class Stream:
     def _hidden(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Run (B, T) tokens at these positions.  Returns hidden states (B, T, h)."""
         mask = None if self.mask is None else self.mask[:, : self.filled]
-        outputs = self.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True
-        )
+        places = {"position_ids": positions} if self.positioned else {}
+        outputs = self.model(input_ids=ids, attention_mask=mask, past_key_values=self.cache, use_cache=True, **places)
         hidden: Tensor = outputs.last_hidden_state
         return hidden
+
+
+@torch.inference_mode()
+def require_decodable(model: Any, head: Head, checkpoint: Checkpoint) -> None:
+    """Raise UserError where tokens decoded one by one, behind padding, are not those of a text read at once."""
+    text = [1, 2, 3]
+    device = str(model.device)
+    try:
+        stream = Stream(Member(1.0, model, head), 2 * len(text))
+        stream.prefill([text[:-1], 2 * text[:-1]], 0, device)
+        decoded = stream.step(torch.tensor([text[-1]] * 2, device=device))[0].float()
+        read = model.base_model(input_ids=torch.tensor([text], device=device), use_cache=False).last_hidden_state[0, -1]
+        slack = 1e-3 if read.dtype == torch.float32 else 0.1
+        reason = "" if (decoded - read.float()).norm() <= slack * read.float().norm() else "padding changes its answers"
+    except Exception as error:  # each architecture fails in its own way
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    if reason:
+        what = f"{model.config.model_type} cannot be decoded row by row with a cache ({reason})"
+        raise UserError(f"checkpoint {checkpoint.source}: {what}; the vllm engine may serve it")
 
 
 def alike(logits: list[Tensor]) -> list[Tensor]:

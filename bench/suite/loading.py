@@ -19,23 +19,6 @@ def load_model(kind: Any, checkpoint: Checkpoint, **options: Any) -> Any:
     return model.eval()
 
 
-def require_linear_head(model: Any, checkpoint: Checkpoint) -> None:
-    """Raise UserError where the logits are not the head's map of the last hidden states (scaled, soft-capped, ...).
-
-    Scoring and generation apply the head to the states that they need, so they would not see what comes behind it.
-    """
-    import torch
-
-    ids = torch.arange(1, 5, device=model.device)[None] % model.config.vocab_size
-    with torch.inference_mode():
-        mapped = model.get_output_embeddings()(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
-        logits = model(input_ids=ids, use_cache=False).logits
-    slack = 1e-3 if logits.dtype == torch.float32 else 5e-2
-    if not torch.allclose(mapped, logits, rtol=slack, atol=slack):
-        source, kind = checkpoint.source, model.config.model_type
-        raise UserError(f"checkpoint {source}: {kind} changes its logits behind the head, which lerpbench cannot score")
-
-
 def load_tokenizer(checkpoint: Checkpoint, **options: Any) -> Any:
     """The checkpoint's tokenizer.  Raises UserError."""
     from transformers import AutoTokenizer

@@ -13,7 +13,9 @@ from bench.schema import Recipe
 
 
 def load(folder: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
+    """With transformers' own eager attention: torch's leaves out Gemma 2's caps."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    return model.eval().requires_grad_(False)
 
 
 class Reference:

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, CohereConfig, CohereForCausalLM, GPT2TokenizerFast
+from transformers import AutoModelForCausalLM, GPT2TokenizerFast
 
 from bench.engines.sampling import nucleus_mask, row_keys, uniforms
 from bench.engines.transformers import TransformersEngine
-from bench.schema import Completion, Prefixed, Prompt, Recipe, Rule, Sampling, Steering, UserError
+from bench.schema import Completion, Prefixed, Prompt, Recipe, Rule, Sampling, Steering
 from bench.suite.checkpoints import resolve
 
 TEXTS = ["The movie", "A story of the man", "The", "The actors are great and the film is long", "The movie"]
@@ -378,18 +378,3 @@ def test_steering_ends_where_the_next_mixture_is_served(engine: TransformersEngi
     assert np.abs(engine.serve(steered(2)).next_token_logprobs(TEXTS) - base).max() > 1e-2
     np.testing.assert_array_equal(engine.serve(logits(base=1)).next_token_logprobs(TEXTS), base)
     np.testing.assert_array_equal(engine.serve(steered(0)).next_token_logprobs(TEXTS), base)
-
-
-def test_a_model_that_changes_its_logits_behind_the_head_is_refused(
-    tiny_tokenizer: GPT2TokenizerFast, tmp_path: Path
-) -> None:
-    """Cohere scales them; the engine applies the head itself and would not."""
-    torch.manual_seed(0)
-    config = CohereConfig(vocab_size=len(tiny_tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
-                          num_attention_heads=2, max_position_embeddings=64, logit_scale=0.01,
-                          initializer_range=1.0, num_key_value_heads=2)  # fmt: skip
-    CohereForCausalLM(config).save_pretrained(tmp_path)
-    tiny_tokenizer.save_pretrained(tmp_path)
-    engine = TransformersEngine({"base": resolve(str(tmp_path))}, "float32", "cpu")
-    with pytest.raises(UserError, match="cohere changes its logits behind the head"):
-        engine.serve(Recipe(space="weights", coefficients={"base": 1}))

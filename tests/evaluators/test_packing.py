@@ -22,6 +22,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from bench.suite.heads import Head
 from evaluators import scoring
 from evaluators.judges import Judge, Judges, reads_last_token
 from evaluators.packing import common_start, pack, packs
@@ -62,7 +63,7 @@ def sequences() -> list[list[int]]:
 def judge_of(name: str, plain: Judge) -> Judge:
     torch.manual_seed(0)
     model = MODELS[name]().eval()
-    return Judge(plain.checkpoint, model, plain.tokenizer, packs(model))
+    return Judge(plain.checkpoint, model, plain.tokenizer, packs(model), Head(model.get_output_embeddings()))
 
 
 @torch.no_grad()

@@ -7,8 +7,7 @@ import pytest
 import torch
 from transformers import CohereConfig, CohereForCausalLM
 
-from bench.schema import UserError
-from bench.suite.loading import require_linear_head
+from bench.suite.heads import head_of
 from evaluators import scoring
 from evaluators.activations import BlockedGELU
 from evaluators.judges import Judge, Judges
@@ -112,13 +111,16 @@ def test_the_blocked_gelu_is_the_tanh_formula(shape: tuple[int, int]) -> None:
     assert torch.allclose(BlockedGELU()(x).double(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_judge_that_changes_its_logits_behind_the_head_is_refused(tiny_trio: dict[str, Path]) -> None:
+def test_a_judge_that_scales_its_logits_is_asked_as_it_answers(tiny_trio: dict[str, Path]) -> None:
     plain = Judges().language_model(str(tiny_trio["base"]))
     torch.manual_seed(0)
     config = CohereConfig(
         vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=2, logit_scale=0.01, initializer_range=1.0,
     )  # fmt: skip
-    scaled = Judge(plain.checkpoint, CohereForCausalLM(config).eval(), plain.tokenizer)
-    with pytest.raises(UserError, match="cohere changes its logits behind the head"):
-        require_linear_head(scaled.model, scaled.checkpoint)
+    model = CohereForCausalLM(config).eval()
+    scaled = Judge(plain.checkpoint, model, plain.tokenizer, head=head_of(model, plain.checkpoint))
+    ids = [3, 1, 4, 1, 5]
+    with torch.no_grad():
+        expected = -scaled.model(torch.tensor([ids])).logits[0].log_softmax(-1)[torch.arange(4), torch.tensor(ids[1:])]
+    assert np.allclose(token_nlls(scaled, [ids])[0], expected.numpy(), atol=1e-6)

@@ -132,6 +132,7 @@ XL = """
 import sys, torch
 from transformers import GPT2Config, GPT2LMHeadModel
 from bench.suite.checkpoints import resolve
+from bench.suite.heads import Head
 from evaluators.judges import Judge
 from evaluators.packing import packs
 from evaluators.scoring import token_nlls
@@ -147,7 +148,7 @@ model = model.to_empty(device="cpu").eval()
 for parameter in model.parameters():
     torch.nn.init.uniform_(parameter, -0.02, 0.02)
 model.tie_weights()
-judge = Judge(resolve("mini:judge"), model, None, packs(model))
+judge = Judge(resolve("mini:judge"), model, None, packs(model), Head(model.get_output_embeddings()))
 assert judge.packs
 prompts = torch.randint(1, 50000, (2, 8)).tolist()
 texts = [prompt + torch.randint(1, 50000, (30,)).tolist() for prompt in prompts for _ in range(25)]
