@@ -271,7 +271,7 @@ def finetune(suite: AnySuite = "mini-finetune", db: AnyPath = "results.db", *, t
 def _first_pages(db: AnyPath, site: AnyPath, task: Task) -> None:
     """The pages of what is stored so far.  What is wrong with them is for the last rendering to say, after the work."""
     with task(f"Writing first pages: {Path(site) / 'index.html'}", 1) as advance, suppress(UserError):
-        render(db, site)
+        render(db, site, cards=False)
         advance(1)
 
 
@@ -418,12 +418,17 @@ def compare(
     ]  # fmt: skip
 
 
-def render(db: AnyPath | Sequence[AnyPath] = "results.db", site: AnyPath = "site") -> Path:
-    """Write the leaderboard's pages of one or several databases; the path of the first page."""
+def render(
+    db: AnyPath | Sequence[AnyPath] = "results.db", site: AnyPath = "site", *, url: str = "", cards: bool = True
+) -> Path:
+    """Write the leaderboard's pages of one or several databases; the path of the first page.
+
+    `url`: where the site will be read, for links that are shared; `cards`: draw a picture for each point's.
+    """
     from leaderboard.show.render import render as rendered
 
     require_folder(Path(site))
-    rendered(_paths(db), Path(site))
+    rendered(_paths(db), Path(site), url, cards)
     return Path(site) / "index.html"
 
 

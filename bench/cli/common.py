@@ -17,6 +17,7 @@ from bench.terminal import printable, shown
 SuiteArgument = Annotated[str, typer.Argument(help="a packaged suite's name (`lerpbench suites`) or a YAML file")]
 DbOption = Annotated[Path, typer.Option("--db", help="the SQLite file that keeps everything measured")]
 SiteOption = Annotated[Path, typer.Option("--site", help="the folder for the leaderboard's pages")]
+UrlOption = Annotated[str, typer.Option("--url", help="where the site will be read: shared links name it in full")]
 LiveOption = Annotated[
     bool, typer.Option("--live/--no-live", help="write first pages when a few points are stored, or only at the end")
 ]

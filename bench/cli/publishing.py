@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from bench.cli.common import DbOption, SiteOption, say
+from bench.cli.common import DbOption, SiteOption, UrlOption, say
 from bench.cli.common import out as screen
 
 Format = Literal["csv", "json", "parquet", "markdown"]
@@ -17,6 +17,8 @@ View = Literal["results", "completions", "overhead"]
 def render(
     databases: Annotated[list[Path] | None, typer.Argument(help="databases or bundles; default results.db")] = None,
     site: SiteOption = Path("site"),
+    url: UrlOption = "",
+    cards: Annotated[bool, typer.Option("--cards/--no-cards", help="draw a picture for links to each point")] = True,
 ) -> None:
     """Write the leaderboard's pages from one or several databases.
 
@@ -25,7 +27,7 @@ def render(
     """
     import lerpbench
 
-    say(f"leaderboard: {lerpbench.render(databases or [Path('results.db')], site)}")
+    say(f"leaderboard: {lerpbench.render(databases or [Path('results.db')], site, url=url, cards=cards)}")
 
 
 def figures(

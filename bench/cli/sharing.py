@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.common import say
+from bench.cli.common import UrlOption, say
 
 if TYPE_CHECKING:
     from bench.publishing.parcels import Parcel
@@ -22,6 +22,7 @@ def publish(
     models: Annotated[bool, typer.Option("--models", help="offer each model on the hub its results")] = False,
     branch: Annotated[str | None, typer.Option(help="commit the site to this branch here, for GitHub Pages")] = None,
     suite: Annotated[str | None, typer.Option(help="which suite is bundled, where a database has several")] = None,
+    url: UrlOption = "",
     private: Annotated[bool, typer.Option("--private", help="what is new on the hub is not public")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show every file with its size and send nothing")] = False,
 ) -> None:
@@ -31,7 +32,7 @@ def publish(
     dataset the results are, so it needs `--dataset`.
     """
     from bench.publishing import hub, parcels
-    from bench.publishing.branch import commit_site
+    from bench.publishing.branch import commit_site, pages_address
     from bench.schema import UserError
 
     if not (space or dataset or branch):
@@ -41,11 +42,11 @@ def publish(
     found = databases or [Path("results.db")]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        made = [parcels.space(space, found, folder / "space")] if space else []
+        made = [parcels.space(space, found, folder / "space", url or hub.site_address(space))] if space else []
         made += [parcels.dataset(dataset, found, suite, folder / "dataset")] if dataset else []
         if models and dataset:
             made += parcels.models(found, dataset, hub.address(made[0]), folder / "models")
-        made += [parcels.branch(branch, found, folder / "branch")] if branch else []
+        made += [parcels.branch(branch, found, folder / "branch", url or pages_address(Path.cwd()))] if branch else []
         for parcel in made:
             if dry_run:
                 show(parcel)

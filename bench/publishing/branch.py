@@ -1,12 +1,26 @@
 """A site -> a commit on a branch of the git repository here, for GitHub Pages; the working tree is not touched."""
 
 import os
+import re
 import subprocess
 import tempfile
 from pathlib import Path
 
 from bench.publishing.parcels import Parcel
 from bench.schema import UserError
+
+GITHUB = re.compile(r"(?:https://|git@|ssh://git@)github\.com[:/](?P<owner>[\w-]+)/(?P<name>[\w.-]+?)(?:\.git)?/?")
+
+
+def pages_address(repository: Path) -> str:
+    """Where GitHub Pages shows a site of the repository here; nothing where its origin is no GitHub repository."""
+    command = ["git", "remote", "get-url", "origin"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    found = GITHUB.fullmatch(done.stdout.strip())
+    if done.returncode or found is None:
+        return ""
+    owner, name = found["owner"].lower(), found["name"]
+    return f"https://{owner}.github.io" + ("" if name.lower() == f"{owner}.github.io" else f"/{name}")
 
 
 def commit_site(parcel: Parcel, repository: Path) -> str:

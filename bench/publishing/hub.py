@@ -5,6 +5,7 @@ repository belongs to others as a rule, so it gets a pull request.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -48,6 +49,18 @@ def address(parcel: Parcel) -> str:
 
     prefix = {"space": "spaces/", "dataset": "datasets/", "model": ""}[parcel.kind]
     return f"{constants.ENDPOINT}/{prefix}{parcel.target}"
+
+
+def site_address(repository: str) -> str:
+    """Where the pages of a static Space are read by themselves; nothing for another hub, which may do otherwise.
+
+    https://huggingface.co/docs/hub/spaces-embed
+    """
+    from huggingface_hub import constants
+
+    if constants.ENDPOINT != "https://huggingface.co":
+        return ""
+    return f"https://{re.sub('[^a-z0-9]+', '-', repository.lower())}.static.hf.space"
 
 
 def _stale(api: "HfApi", parcel: Parcel) -> list[str]:

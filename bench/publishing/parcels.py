@@ -42,16 +42,16 @@ class Parcel:
         return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
 
 
-def branch(name: str, databases: Sequence[Path], folder: Path) -> Parcel:
-    """The site of these databases for GitHub Pages, made in `folder`."""
-    render(databases, folder)
+def branch(name: str, databases: Sequence[Path], folder: Path, url: str = "") -> Parcel:
+    """The site of these databases for GitHub Pages, made in `folder`; `url`: where it will be read."""
+    render(databases, folder, url)
     (folder / ".nojekyll").touch()  # files that begin with a dot are served too
     return Parcel("branch", name, folder, "The site, by lerpbench publish")
 
 
-def space(repository: str, databases: Sequence[Path], folder: Path) -> Parcel:
-    """The site of these databases as a static Space, made in `folder`."""
-    boards = render(databases, folder)
+def space(repository: str, databases: Sequence[Path], folder: Path, url: str = "") -> Parcel:
+    """The site of these databases as a static Space, made in `folder`; `url`: where it will be read."""
+    boards = render(databases, folder, url)
     title = boards[0].title if len(boards) == 1 else "lerpbench leaderboards"
     front = {"title": title, "sdk": "static", "colorFrom": "blue", "colorTo": "red", "tags": TAGS, "pinned": False}
     text = f"\n# {title}\n\nPlain files, made by `lerpbench render` and sent by `lerpbench publish`.\n"

@@ -30,8 +30,9 @@ from leaderboard.paper.static import palette
 from leaderboard.read.board import ALL, Board
 from leaderboard.read.merge import load_boards
 from leaderboard.read.query import open_stores
-from leaderboard.show import completions, figures, frontier
+from leaderboard.show import completions, figures, frontier, share
 from leaderboard.show.cells import write_csv
+from leaderboard.show.cite import bibtex
 
 MANIFEST = ".lerpbench-site.json"
 STAGE = ".lerpbench-site.partial"
@@ -50,30 +51,35 @@ PAGES = (
 ASSETS = ("style.css", "site.js", "charts.js", "board.js", "paper.js", "completions.js")
 
 
-def render(databases: Sequence[Path], site: Path) -> list[Board]:
+def render(databases: Sequence[Path], site: Path, url: str = "", cards: bool = True) -> list[Board]:
     """Write the leaderboard of these databases into the folder `site`; the boards that are on it.
 
-    Raises UserError for a database that is missing or not ours, and for a folder that cannot be written.  Files that an
-    earlier rendering wrote and this one does not are removed; other files in the folder are left alone.
+    `url`: where the site will be read, for what must be named in full: social cards, BibTeX, the badge.  `cards`: draw
+    a social card for each point.  Raises UserError for a database that is missing or not ours, and for a folder that
+    cannot be written.  Files that an earlier rendering wrote and this one does not are removed; other files in the
+    folder are left alone.
     """
     paths = [Path(path) for path in databases]
     with open_stores(paths) as stores:
         boards = load_boards(stores, paths)
-        write(build(stores, boards), Path(site))
+        write(build(stores, boards, url, cards), Path(site))
     return boards
 
 
-def build(stores: Sequence[Reader], boards: Sequence[Board]) -> dict[str, str]:
+def build(
+    stores: Sequence[Reader], boards: Sequence[Board], url: str = "", cards: bool = True
+) -> dict[str, str | bytes]:
     """The site as relative path -> content."""
     env = environment()
     templates = files("leaderboard") / "templates"
-    site = {f"assets/{name}": (templates / name).read_text(encoding="utf-8") for name in ASSETS}
+    site: dict[str, str | bytes] = {f"assets/{name}": (templates / name).read_text(encoding="utf-8") for name in ASSETS}
     site["assets/plotly.min.js"] = plotly_script()
-    places = folders(boards)
+    places, url = folders(boards), f"{url.rstrip('/')}/" if url else ""
     for folder, board in zip(places, boards, strict=True):
         twins = [(other.goal.control, where) for where, other in zip(places, boards, strict=True)
                  if other.results is board.results]  # fmt: skip
-        site |= board_files(env, stores, board, folder, len(boards), twins if len(twins) > 1 else ())
+        site |= board_files(env, stores, board, folder, len(boards), twins if len(twins) > 1 else (),
+                            url and url + folder, cards)  # fmt: skip
     if len(boards) != 1:
         shown = [summary(board, folder) for folder, board in zip(places, boards, strict=True)]
         site["index.html"] = env.get_template("index.html").render(boards=shown, root="", page="index")
@@ -117,7 +123,9 @@ def board_files(
     folder: str,
     n_boards: int,
     goals: Sequence[tuple[str, str]] = (),
-) -> dict[str, str]:
+    url: str = "",
+    cards: bool = True,
+) -> dict[str, str | bytes]:
     """Everything of one board.  `goals`: control and folder of the suite's boards, where it has several."""
     everything = find_series(board)
     series = steering(everything)
@@ -127,6 +135,8 @@ def board_files(
     common = {
         "board": board,
         "root": "../" if folder else "",
+        "up": "",
+        "url": url,
         "several": n_boards > 1,
         "facts": facts(board),
         "json": completions.script_json,
@@ -154,6 +164,7 @@ def board_files(
             "verdicts": [(prompts, verdict(board, rows, prompts)) for prompts, rows in tables],
             "groups": grouped(data["figures"]),
             "families": families(board),
+            "shared": shared_picture(board, tables[0][1], url) if cards else "",
         },
         "ranking": {"rankings": ranked},
         "compare": {"series": series, "levels": compared(board, levels)},
@@ -168,12 +179,15 @@ def board_files(
         "runs": {},
         "methodology": {"text": methodology()},
     }
+    shared = share.pages(env, board, everything, common, url, cards)
     return {
         **{f"{folder}{file}": env.get_template(f"{page}.html").render(**common, **own[page], page=page)
            for page, file, _ in pages},
         f"{folder}results.csv": results_csv(board),
         **({f"{folder}frontier.svg": image} if image else {}),
-        f"{folder}cite.bib": cite(board),
+        f"{folder}cite.bib": bibtex(board, url=url),
+        f"{folder}badge.svg": share.badge(env, board, tables[0][1]),
+        **{f"{folder}{name}": content for name, content in shared.items()},
         **{f"{folder}texts/{name}": text for name, text in completions.files(stores, board, everything, selection)},
     }  # fmt: skip
 
@@ -196,22 +210,6 @@ def compared(board: Board, levels: Sequence[Level]) -> list[tuple[Level, list[Co
     """Every two methods at every level that has something to compare."""
     pairs = [(level, [c for c in compare_level(board, level) if c.differences]) for level in levels]
     return [(level, found) for level, found in pairs if found]
-
-
-def cite(board: Board) -> str:
-    """The board as a BibTeX entry: what was measured, when, by which version, and of which bytes."""
-    versions = {run.environment.get("packages", {}).get("lerpbench") for run in board.runs}
-    version = ", ".join(sorted(str(v) for v in versions if v)) or "unknown"
-    days = sorted(run.finished_at or run.started_at for run in board.runs)
-    title = re.sub(r"[^\w .,:()-]", " ", board.title)
-    seen = f"suite {board.suite} on {board.engine}, {board.protocol.dtype}; prompts {board.protocol.texts[:16]}"
-    fields = {
-        "title": f"{{lerpbench: {title}}}",
-        "year": days[-1][:4] if days else "",
-        "note": f"{re.sub(r'[^ -~]|[{}]', ' ', seen)}; lerpbench {version}",
-    }
-    lines = "".join(f"  {name} = {{{value}}},\n" for name, value in fields.items() if value)
-    return f"@misc{{lerpbench-{slug(board.suite)}-{board.engine},\n{lines}}}\n"
 
 
 def methodology() -> markupsafe.Markup:
@@ -244,6 +242,12 @@ def families(board: Board) -> dict[str, list[str]]:
 
 
 # --------------------------------------------------------------------------------------------------- words
+
+
+def shared_picture(board: Board, rows: Sequence[Row], url: str) -> str:
+    """The card that a link to the board shows: that of the point with the largest reach."""
+    best = next((row.best for row in rows if row.best is not None), None)
+    return "" if best is None else url + share.address(board.places[best]).removesuffix(".html") + ".png"
 
 
 def verdict(board: Board, rows: Sequence[Row], prompts: str = ALL) -> dict[str, Any] | None:
@@ -354,6 +358,7 @@ def environment() -> jinja2.Environment:
         "source_name": source_name,
         "title_of": names.title,
         "command": tidy_command,
+        "address": share.address,
     }
     env.globals |= {"rendered_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "ALL": ALL}
     return env
@@ -365,7 +370,7 @@ def plotly_script() -> str:
     return str(get_plotlyjs())
 
 
-def write(site: Mapping[str, str], folder: Path) -> None:
+def write(site: Mapping[str, str | bytes], folder: Path) -> None:
     """Write the files, and remove those that an earlier rendering listed and this one lacks.
 
     All of them are written beside the site first and moved into it when they are whole: a full disk leaves the old
@@ -381,7 +386,7 @@ def write(site: Mapping[str, str], folder: Path) -> None:
         for name, content in {**site, MANIFEST: listing}.items():
             for path in (staged / name, folder / name):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            (staged / name).write_text(content, encoding="utf-8")
+            (staged / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         for name in (*site, MANIFEST):
             os.replace(staged / name, folder / name)
         for name in sorted(before - set(site)):

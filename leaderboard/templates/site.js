@@ -68,6 +68,17 @@
     }
     if (selects.length) show();
   }
+  // A button with data-copies puts the text of that element on the clipboard, or marks it where that is forbidden.
+  function copier(button) {
+    button.addEventListener("click", async () => {
+      const source = document.getElementById(button.dataset.copies);
+      try { await navigator.clipboard.writeText(source.textContent); button.textContent = "Copied"; } catch {
+        getSelection().selectAllChildren(source);
+        button.textContent = document.execCommand("copy") ? "Copied" : "Marked: copy it";
+      }
+    });
+  }
+  document.querySelectorAll("[data-copies]").forEach(copier);
   document.querySelectorAll("table.sortable").forEach(sortable);
   choosers();
   window.lerpbench = { make, remember, sortable };

@@ -16,7 +16,7 @@ from leaderboard.numbers import number
 from leaderboard.show.render import render
 
 pytestmark = pytest.mark.skipif(why_missing() is not None, reason=str(why_missing()))
-PAGES = ("index", "ranking", "compare", "protocols", "completions", "overhead", "paper", "runs", "methodology")
+PAGES = ("index", "ranking", "compare", "protocols", "completions", "overhead", "paper", "runs", "methodology", "point")
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,10 @@ def chromium() -> Iterator[Browser]:
 def site(toy_site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy under a path with a space and a percent sign: the site works anywhere."""
     return Path(shutil.copytree(toy_site, tmp_path_factory.mktemp("moved") / "a b %41"))
+
+
+def path_of(site: Path, page: str) -> Path:
+    return next((site / "points").glob("dexperts-*.html")) if page == "point" else site / f"{page}.html"
 
 
 def ready(chromium: Browser, page: str) -> None:
@@ -44,7 +48,7 @@ def ready(chromium: Browser, page: str) -> None:
 def test_page_is_quiet_and_fits(chromium: Browser, site: Path, page: str, width: int, dark: bool) -> None:
     chromium.console()
     chromium.requests()
-    chromium.open(site / f"{page}.html", width=width, dark=dark)
+    chromium.open(path_of(site, page), width=width, dark=dark)
     ready(chromium, page)
     assert chromium.console() == []
     outside = [url for url in chromium.requests() if not url.startswith(("file:", "data:", "about:", "blob:"))]
@@ -58,7 +62,7 @@ def test_page_has_no_serious_barrier(chromium: Browser, site: Path, page: str) -
     """axe-core finds nothing serious or critical, in either theme."""
     axe = Path(axe_core_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
     for width, dark in ((1280, False), (390, True)):
-        chromium.open(site / f"{page}.html", width=width, dark=dark)
+        chromium.open(path_of(site, page), width=width, dark=dark)
         ready(chromium, page)
         chromium.run(axe)
         found = chromium.run("return axe.run().then((r) => r.violations.map((v) => [v.impact, v.id, v.nodes[0].html]))")
@@ -346,6 +350,25 @@ def test_link_from_table_to_completions(chromium: Browser, site: Path) -> None:
     ready(chromium, "completions")
     labels = chromium.run("return [...document.querySelectorAll('.column')].map((c) => c.ariaLabel)")
     assert any(setting in label for label in labels)
+
+
+def test_a_point_is_shared(chromium: Browser, site: Path) -> None:
+    """From the table to the point's page: its card is drawn, its entry is copied, and it leads to its completions."""
+    chromium.open(site / "index.html")
+    ready(chromium, "index")
+    setting = chromium.run("const a = document.querySelector('td.at a.to'); a.click(); return a.parentNode.textContent")
+    chromium.wait("location.pathname.includes('/points/') && document.readyState === 'complete'")
+    assert setting.split(" share")[0].strip() in chromium.run("return document.querySelector('h1').textContent")
+    chromium.run("document.querySelector('img.social').scrollIntoView()")
+    chromium.wait("document.querySelector('img.social').naturalWidth === 1200")
+    chromium.run("navigator.clipboard.writeText = async (text) => { window.copied = text; };"
+                 "document.querySelector('[data-copies=bibtex]').click()")  # fmt: skip
+    chromium.wait("document.querySelector('[data-copies=bibtex]').textContent === 'Copied'")
+    assert chromium.run("return window.copied").startswith("@misc{lerpbench-toy-transformers-")
+    chromium.run("document.querySelector('a[href*=completions][href*=\"#c\"]').click()")
+    chromium.wait("location.pathname.endsWith('completions.html')")
+    ready(chromium, "completions")
+    assert len(chromium.run("return [...document.querySelectorAll('.column')]")) == 1
 
 
 def test_many_boards_are_filtered(chromium: Browser, make_database: MakeDatabase, tmp_path: Path) -> None:

@@ -127,8 +127,11 @@ def test_a_good_bundle_ends_on_the_board(repository: Repository, bundle: Path) -
     repository.git("merge", "-q", "change")
     assert repository.step("publish.yml", "Install lerpbench", {}).returncode == 0
     assert "-r requirements.txt" in (repository.home / "installed").read_text()
-    rendered = repository.step("publish.yml", "Render", {})
+    values = {"vars.URL": "", "github.repository_owner": "ann", "github.event.repository.name": "board"}
+    rendered = repository.step("publish.yml", "Render", values)
     assert rendered.returncode == 0, rendered.stderr
+    page, *_ = (repository.home / "site" / "points").glob("g1*.html")
+    assert f'"og:image" content="https://ann.github.io/board/points/{page.stem}.png"' in page.read_text()
     assert "ann.tiny.zip" in (repository.home / "site" / "index.html").read_text()
 
 

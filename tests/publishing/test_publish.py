@@ -14,7 +14,8 @@ from standin import TOKEN, Hub, Lerpbench
 from webdriver import browser, why_missing
 
 from bench.publishing import parcels
-from bench.publishing.branch import commit_site
+from bench.publishing.branch import commit_site, pages_address
+from bench.publishing.hub import site_address
 from bench.schema import UserError
 from leaderboard.show.render import boards_by_folder
 
@@ -84,6 +85,20 @@ def test_a_second_site_replaces_the_first_and_leaves_the_rest(hub: Hub, lerpbenc
     assert again.returncode == 0, again.stderr
     after = hub.files("space", "ann/board")
     assert "old.html" not in after and after["mine.txt"] == b"not a page" and "index.html" in after
+
+
+def test_where_a_site_will_be_read(tmp_path: Path) -> None:
+    assert site_address("Ann_B/My.Board") == "https://ann-b-my-board.static.hf.space"
+    assert pages_address(tmp_path) == ""
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    for origin, address in (
+        ("https://github.com/Ann/board.git", "https://ann.github.io/board"),
+        ("git@github.com:Ann/board", "https://ann.github.io/board"),
+        ("ssh://git@github.com/ann/ann.github.io", "https://ann.github.io"),
+        ("https://example.org/ann/board", ""),
+    ):
+        subprocess.run(["git", "config", "remote.origin.url", origin], cwd=tmp_path, check=True)
+        assert pages_address(tmp_path) == address, origin
 
 
 def test_mistakes_are_one_line(hub: Hub, lerpbench: Lerpbench, measured: Path, tmp_path: Path) -> None:
