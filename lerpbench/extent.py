@@ -10,8 +10,9 @@ import methods
 from bench import engines
 from bench.cluster.simulate import seconds_on
 from bench.engines.vllm import free_and_total_bytes
+from bench.experts.plan import PlannedExpert, training_s
 from bench.run import forecast
-from bench.run.memory import Memory, needed
+from bench.run.memory import Memory, needed, trained_bytes
 from bench.run.prepare import Status, Work, status
 from bench.schema import Point, Suite, UserError, canonical_json
 from bench.store.read import Reader
@@ -37,6 +38,9 @@ class Extent:
     missing: UserError | None = None
     memory: Memory | None = None  # that the models take; None where some are not here
     device_bytes: int = 0  # of memory that the device has
+    unmade: Sequence[PlannedExpert] = ()  # experts that the run makes first
+    training_s: float | None = None  # that this takes at the pace of their finished trials; None: there are none
+    training_bytes: int = 0  # of memory, activations apart
 
     @property
     def completions_per_mixture(self) -> int | None:
@@ -99,4 +103,7 @@ def _prepared(work: Work, name: str, store: Reader | None, free: int, workers: i
         model_tokens_per_s=None if rates is None else rates.model_tokens_per_s,
         memory=needed(work, engines.device()),
         device_bytes=free_and_total_bytes(engines.device())[1],
+        unmade=work.unmade,
+        training_s=training_s(work.experts),
+        training_bytes=max(map(trained_bytes, work.unmade), default=0),
     )

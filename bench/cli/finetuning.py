@@ -11,7 +11,8 @@ def finetune(suite: SuiteArgument = "mini-finetune", db: DbOption = Path("result
     """Make the suite's experts from its base, by the suite's `finetune` section.
 
     Every setting of a grid is trained; the expert is the best by validation perplexity. Finished trials are not
-    repeated, and a run of the suite finds its experts by itself. docs/FINETUNING.md says more.
+    repeated. A run of the suite finds its experts by itself, and makes those that are missing. docs/FINETUNING.md says
+    more.
     """
     import lerpbench
     from leaderboard.numbers import number

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def run(site: SiteOption = Path("site"), live: LiveOption = True, **job: Any) -> None:
     """Generate, judge and render a suite; what is stored already is not made again.
 
-    A run that was stopped goes on where it was: give the same command again. `lerpbench plan` says before how long it
-    takes; `--limit-prompts 4` is a quick first look. Exits with 1 where some points failed, and lists them.
+    Experts that the suite's `finetune` section asks for are made first, where they are missing. A run that was stopped
+    goes on where it was: give the same command again. `lerpbench plan` says before how long it takes;
+    `--limit-prompts 4` is a quick first look. Exits with 1 where some points failed, and lists them.
     """
     import lerpbench
     from bench.cli.timing import show_overhead
@@ -76,7 +77,7 @@ def described(extent: "Extent", db: Path) -> list[str]:
     from bench.progress import about
     from bench.run.forecast import megabytes
 
-    lines = [f"{len(extent.points)} points, {extent.mixtures} distinct mixtures"]
+    lines = [f"{len(extent.points)} points, {extent.mixtures} distinct mixtures", *to_be_made(extent)]
     each, stored = extent.completions_per_mixture, extent.stored
     if each is None or extent.to_do is None or extent.room_bytes is None:
         return [*lines, "completions: unknown until the prompts are here, or their sets say a limit"]
@@ -103,6 +104,22 @@ def described(extent: "Extent", db: Path) -> list[str]:
         return [*lines, "time: unknown until what is missing is here and a part of it was run"]
     return [*lines, "time: unknown until a part was run; `lerpbench run` with --limit-prompts 4 --only METHOD makes it "
                     "known"]  # fmt: skip
+
+
+def to_be_made(extent: "Extent") -> list[str]:
+    """The experts that a run makes before all else, and what that takes."""
+    from bench.progress import about
+    from bench.run.forecast import megabytes
+
+    if not extent.unmade:
+        return []
+    told = ", ".join(f"{e.name} ({len(e.records())} of {len(e.trials)} trials done)" for e in extent.unmade)
+    if extent.training_s is None:
+        time = "a time unknown until a trial is finished"
+    else:
+        time = f"about {about(extent.training_s)} at the pace of the finished trials"
+    return [f"experts that the run makes first: {told}; in {time}, and {megabytes(extent.training_bytes)} of memory "
+            "and activations"]  # fmt: skip
 
 
 def in_memory(memory: "Memory", device_bytes: int) -> list[str]:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from bench.experts.leaks import normalised
 from bench.registry import suggest
 from bench.schema import AdapterSource, FinetuneSpec, Prompt, PromptSource, Suite, Trial, TrialRecord, UserError
+from bench.store.write import Store
 from bench.suite.checkpoints import Checkpoint, resolve
 from bench.suite.keys import key_of
 from bench.suite.prompts import load_set
@@ -88,6 +89,24 @@ class PlannedExpert:
             PlannedTrial(trial, key, self.cache / "experts" / key)
             for trial, key in zip(self.settings, keys, strict=True)
         ]
+
+    @property
+    def is_made(self) -> bool:
+        """Whether all trials are finished and the best one's weights are in the cache."""
+        best = self.best()
+        return best is not None and best.is_kept and len(self.records()) == len(self.trials)
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The best trial's model.  Until it is made: the base's files, which are alike in all but their numbers, under
+        a digest of its own."""
+        best = self.best()
+        if best is not None and self.is_made:
+            return resolve(str(best.model))
+        keys = [trial.key for trial in self.trials]
+        return self.base.model_copy(
+            update={"source": f"{self.base.source}, to be fine-tuned", "digest": key_of("unmade", *keys)}
+        )
 
     def records(self) -> list[TrialRecord]:
         """Of the trials that are finished, in the grid's order."""
@@ -163,15 +182,28 @@ def _excluded(spec: FinetuneSpec) -> set[str]:
     return found - {""}
 
 
-def trained(suite: Suite, experts: Iterable[PlannedExpert]) -> dict[str, Checkpoint]:
-    """Name -> the chosen checkpoint of each expert.  Raises UserError where one is not trained yet."""
-    found = {}
+def require_made(suite: Suite, experts: Iterable[PlannedExpert]) -> None:
+    """Raise UserError where an expert is not trained yet."""
     for expert in experts:
-        best, missing = expert.best(), sum(trial.record is None for trial in expert.trials)
-        if missing or best is None or not best.is_kept:
+        if not expert.is_made:
             raise UserError(
-                f"suite {suite.name}: {expert.name} is not fine-tuned yet ({len(expert.trials) - missing} of "
-                f"{len(expert.trials)} trials done); run `lerpbench finetune SUITE` first"
+                f"suite {suite.name}: {expert.name} is not fine-tuned yet ({len(expert.records())} of "
+                f"{len(expert.trials)} trials done); `lerpbench finetune` makes it, and so does `lerpbench run`"
             )
-        found[expert.name] = resolve(str(best.model))
-    return found
+
+
+def training_s(experts: Iterable[PlannedExpert]) -> float | None:
+    """Seconds that the trials left take at the finished ones' pace for a sentence; None where none is finished."""
+    trials = [(trial.record, trial.trial) for expert in experts for trial in expert.trials]
+    learnt = sum(trial.steps * trial.batch_size for record, trial in trials if record is not None)
+    left = sum(trial.steps * trial.batch_size for record, trial in trials if record is None)
+    took = sum(record.duration_s for record, _ in trials if record is not None)
+    return took / learnt * left if learnt else None
+
+
+def record(experts: Sequence[PlannedExpert], store: Store, suite_id: int) -> None:
+    """Put every finished trial into the store, with which of an expert's is chosen."""
+    store.keep_experts(suite_id, [expert.name for expert in experts])
+    for expert in experts:
+        best = expert.best()
+        store.put_trials(suite_id, expert.name, expert.records(), best.key if best and expert.is_made else None)

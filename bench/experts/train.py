@@ -6,6 +6,7 @@ goes on from its last Trainer checkpoint, with the same batches and weights as i
 """
 
 import fcntl
+import gc
 import json
 import math
 import shutil
@@ -29,7 +30,7 @@ from transformers import (
 )
 
 from bench.experts.adapters import kept_whole, merged, read_adapter, replace_folder, with_new_adapter
-from bench.experts.plan import PlannedExpert, PlannedTrial
+from bench.experts.plan import PlannedExpert, PlannedTrial, record
 from bench.progress import Advance, Task
 from bench.schema import TrialRecord, UserError
 from bench.store.write import Store
@@ -55,15 +56,17 @@ class Workshop:
 
 def finetune(experts: Sequence[PlannedExpert], workshop: Workshop, store: Store, suite_id: int) -> None:
     """Train what is not trained yet; every trial is in the store as soon as it is finished.  Raises UserError."""
-    store.keep_experts(suite_id, [expert.name for expert in experts])
+    record(experts, store, suite_id)
     for expert in experts:
-        store.put_trials(suite_id, expert.name, expert.records(), None)
         for i, trial in enumerate(expert.trials):
             if trial.record is None:
                 train(expert, trial, workshop, f"{expert.name}, trial {i + 1} of {len(expert.trials)}")
-                store.put_trials(suite_id, expert.name, expert.records(), None)
-        best = choose(expert, workshop)
-        store.put_trials(suite_id, expert.name, expert.records(), best.key)
+                record(experts, store, suite_id)
+        choose(expert, workshop)
+        record(experts, store, suite_id)
+    if workshop.device == "cuda":  # an engine in this process, or a worker's, may want all of it
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def choose(expert: PlannedExpert, workshop: Workshop) -> PlannedTrial:
@@ -84,14 +87,14 @@ def train(expert: PlannedExpert, trial: PlannedTrial, workshop: Workshop, title:
         state, tokenizer, model, n_cut = _fit(expert, trial, workshop, title)
         validations = tuple((e["step"], e["perplexity"]) for e in state.log_history if "perplexity" in e)
         perplexity = validations[-1][1]
-        rivals = [record.perplexity for record in expert.records() if record.perplexity is not None]
+        rivals = [r.perplexity for r in expert.records() if r.perplexity is not None]
         keep = keep or (perplexity is not None and perplexity <= min(rivals, default=math.inf))
         if keep:
             if trial.trial.lora is not None:
                 replace_folder(trial.adapter, model.save_pretrained)
                 model = merged(expert.base, read_adapter(trial.adapter, str(trial.adapter)))
             replace_folder(trial.model, lambda folder: [part.save_pretrained(folder) for part in (model, tokenizer)])
-        record = TrialRecord(
+        finished = TrialRecord(
             key=trial.key,
             base_digest=expert.base.digest,
             trial=trial.trial,
@@ -105,7 +108,7 @@ def train(expert: PlannedExpert, trial: PlannedTrial, workshop: Workshop, title:
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         partial = trial.record_path.with_suffix(".partial")
-        partial.write_text(record.model_dump_json(indent=1), encoding="utf-8")
+        partial.write_text(finished.model_dump_json(indent=1), encoding="utf-8")
         partial.replace(trial.record_path)
         shutil.rmtree(trial.folder / "training", ignore_errors=True)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 
 from bench.engines.vllm_support import VllmSettings
+from bench.experts.plan import PlannedExpert
 from bench.run.prepare import Work
 from bench.schema import Recipe
 from bench.suite.architecture import architecture
@@ -57,6 +58,15 @@ def needed(work: Work, device: str) -> Memory:
         members=sum(parameters(checkpoints[name]) * size for name in apart),
         cache=cache,
     )
+
+
+def trained_bytes(expert: PlannedExpert) -> int:
+    """Of an expert's training, activations apart: float32 weights, and with them gradients and AdamW's two moments.
+
+    A LoRA adapter's own are too few to count.
+    """
+    lora = all(trial.lora is not None for trial in expert.settings)
+    return (1 if lora else 4) * BYTES["float32"] * parameters(expert.base)
 
 
 def parameters(checkpoint: Checkpoint) -> int:

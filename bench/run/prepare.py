@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.engines import require_servable, require_supported
 from bench.experts.leaks import require_no_leak
-from bench.experts.plan import given_checkpoints, learned, plan_experts, trained
+from bench.experts.plan import PlannedExpert, given_checkpoints, learned, plan_experts
 from bench.registry import Registry
 from bench.schema import Point, Prompt, Recipe, Suite, UserError
 from bench.store.read import Reader
@@ -74,6 +74,7 @@ class Work:
     points: Sequence[Point]
     whole: Sequence[Point]  # of the suite, chosen or not
     complete: bool  # whether these are all points of the suite
+    experts: Sequence[PlannedExpert] = ()  # that the suite asks for
 
     @cached_property
     def planned(self) -> list[PlannedPoint]:
@@ -87,6 +88,11 @@ class Work:
     def mixture_key(self, recipe: Recipe) -> str:
         found = digests(self.checkpoints)
         return keys.mixture_key(self.engine, self.engine_version, self.suite.dtype, recipe, found)
+
+    @property
+    def unmade(self) -> list[PlannedExpert]:
+        """The experts that are to be made before anything is served; until then the base stands in their place."""
+        return [expert for expert in self.experts if not expert.is_made]
 
     def looking_at(self, subject: Subject) -> list[NamedEvaluator]:
         return [item for item in self.evaluators if item.evaluator.looks_at == subject]
@@ -112,7 +118,7 @@ def prepare(
     prompts = load_prompts(suite.prompts, limit_prompts)
     checkpoints = given_checkpoints(suite)
     experts = plan_experts(suite, checkpoints)
-    checkpoints |= trained(suite, experts)
+    checkpoints |= {expert.name: expert.checkpoint for expert in experts}
     if suite.chat:
         prompts = rendered(prompts, next(iter(checkpoints.values())), suite.system)
     require_mixable(checkpoints, points)
@@ -127,7 +133,7 @@ def prepare(
     require_no_leak(learned(experts), {item.name: item.evaluator.held_out() for item in named})
     if limit_prompts is not None:  # another set of prompts is another experiment: keep its results apart
         suite = suite.model_copy(update={"name": f"{suite.name}-{limit_prompts}prompts"})
-    return Work(suite, engine, engine_version, checkpoints, prompts, named, points, whole, complete=not only)
+    return Work(suite, engine, engine_version, checkpoints, prompts, named, points, whole, not only, experts)
 
 
 def _named(name: str, evaluator: Evaluator, suite: Suite) -> NamedEvaluator:

@@ -1,7 +1,8 @@
 """Prompt sets and labelled sentences: packaged, from files, or, through `datasets`, from the hub.
 
-`mini:prompts/neutral` and `mini:sentences/positive` are packaged; `hub:stanfordnlp/sst` names a data set of the hub;
-anything else is a file ending in .jsonl, .json, .csv, .tsv or .txt (a text a line), or one of these and .gz.
+`mini:prompts/neutral` and `mini:sentences/positive` are packaged; `hub:stanfordnlp/sst` names a data set of the hub,
+`hub:OWNER/NAME/PATH` a file of a data set's or a model's repository there; anything else is a file here.  Files end in
+.jsonl, .json, .csv, .tsv or .txt (a text a line), or one of these and .gz.
 """
 
 import csv
@@ -55,9 +56,9 @@ def texts_digest(prompts: Iterable[Prompt]) -> str:
 
 
 def _records(source: PromptSource, where: str) -> Iterable[Mapping[str, Any]]:
-    if source.source.startswith("hub:"):
+    if source.source.startswith("hub:") and source.source.count("/") < 2:
         return _hub_records(source, where)
-    path = _path(source.source)
+    path = _path(source.source, where)
     if not path.is_file():
         raise UserError(f"{where}: no such file: {path}")
     kind = path.suffixes[-2:-1] if path.suffix == ".gz" else path.suffixes[-1:]
@@ -72,9 +73,11 @@ def _records(source: PromptSource, where: str) -> Iterable[Mapping[str, Any]]:
         raise UserError(f"{where}: cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
-def _path(source: str) -> Path:
+def _path(source: str, where: str) -> Path:
     if source.startswith("mini:"):
         return PACKAGED / f"{source.removeprefix('mini:')}.jsonl"
+    if source.startswith("hub:"):
+        return _hub_file(source.removeprefix("hub:"), where)
     return Path(source).expanduser()
 
 
@@ -129,6 +132,25 @@ def _hub_records(source: PromptSource, where: str) -> Iterable[Mapping[str, Any]
             f"{where}: the hub could not give it ({type(error).__name__}); check the name and the network, or "
             "download it and give the file"
         ) from error
+
+
+def _hub_file(name: str, where: str) -> Path:
+    """The file OWNER/NAME[@REVISION]/PATH, of a data set or else of a model."""
+    import huggingface_hub
+
+    owner, repository, path = name.split("/", 2)
+    repository, _, revision = repository.partition("@")
+    reason = ""
+    for kind in ("dataset", "model"):
+        try:
+            return Path(
+                huggingface_hub.hf_hub_download(
+                    f"{owner}/{repository}", path, repo_type=kind, revision=revision or None
+                )
+            )
+        except Exception as error:  # as above
+            reason = type(error).__name__
+    raise UserError(f"{where}: the hub could not give it ({reason}); check the name and the network, or give a file")
 
 
 def _label(record: Mapping[str, Any], source: PromptSource, where: str) -> Any:

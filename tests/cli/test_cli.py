@@ -120,7 +120,7 @@ def test_a_hub_name_without_a_hub_is_refused(suite: Path, tmp_path: Path) -> Non
 def test_the_paper_suite_says_how_large_it_is_and_what_it_lacks(tmp_path: Path) -> None:
     """441 points of g3; 250,000 completions x (85 + 4.5 x 30) bytes = 55 MB a mixture."""
     planned = lerpbench("plan", "paper", cwd=tmp_path)
-    refused(planned, "no such file")
+    refused(planned, "neutral_prompts.jsonl): the hub could not give it")
     assert "│ g3         │ 441    │" in planned.stdout
     assert "at most 10,000 prompts x 25 samples = 250,000 completions a mixture" in planned.stdout
     assert "room: at most 26.5 GB" in planned.stdout  # 481 distinct mixtures

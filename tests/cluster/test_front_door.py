@@ -26,6 +26,29 @@ def test_a_run_with_workers_is_planned_done_and_shown(ray: Any, tiny_suite: Path
     assert alone.seconds / 2 <= two.seconds < alone.seconds
 
 
+def test_experts_are_made_before_the_workers_start(
+    ray: Any, tiny_trio: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LERPBENCH_CACHE", str(tmp_path / "cache"))
+    for name in ("good", "bad"):
+        (tmp_path / f"{name}.txt").write_text(f"The movie was {name}.\nThe actors are {name}.")
+    texts = {name: {"source": str(tmp_path / f"{name}.txt")} for name in ("good", "bad")}
+    suite = {
+        "name": "made",
+        "checkpoints": {"base": str(tiny_trio["base"])},
+        "finetune": {"batch_size": 2, "steps": 2, "learning_rate": 1e-3, "experts": {
+            "expert": {"train": texts["good"], "validation": texts["good"]},
+            "antiexpert": {"train": texts["bad"], "validation": texts["bad"]},
+        }},
+        "prompts": {"n": texts["good"]},
+        "sampling": {"samples": 1, "max_new_tokens": 2},
+        "methods": [{"g1": {"alpha": [0, 1]}}],
+        "evaluators": ["distinct"],
+    }  # fmt: skip
+    outcome = lb.run(suite, tmp_path / "r.db", engine="transformers", workers=2, task=silently)
+    assert not outcome.problems and {row["alpha"] for row in outcome.rows} == {0, 1}
+
+
 def test_the_cluster_is_shown(ray: Any) -> None:
     shown = CliRunner().invoke(app, ["doctor", "--ray", "auto"]).output
     assert "alive" in shown and "--workers auto: 2, 1 threads each" in shown

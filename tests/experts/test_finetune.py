@@ -20,10 +20,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import evaluators
 import lerpbench as lb
 from bench import engines
+from bench.cli.running import to_be_made
 from bench.experts import plan as planned
 from bench.experts import train as training
 from bench.experts.leaks import normalised, require_no_leak
-from bench.experts.plan import PlannedExpert, given_checkpoints, learned, plan_experts, trained
+from bench.experts.plan import PlannedExpert, given_checkpoints, learned, plan_experts, require_made, training_s
 from bench.experts.train import Workshop, finetune
 from bench.progress import Advance, silent
 from bench.schema import FinetuneSpec, Prompt, Recipe, Suite, UserError
@@ -253,7 +254,7 @@ def test_bfloat16_computes_in_half_and_keeps_whole_weights(
 def test_the_best_of_the_grid_is_the_expert_and_all_is_on_record(folder: Path, tiny_trio: dict[str, Path]) -> None:
     path = written(folder, tiny_trio, rates="[1e-7, 3e-3, 1e-5]", steps="20")
     with pytest.raises(UserError, match=r"expert is not fine-tuned yet \(0 of 3 trials done\)"):
-        trained(load(path), plans(path))
+        require_made(load(path), plans(path))
     found = make(path, folder / "r.db")
     with sqlite3.connect(folder / "r.db") as connection:
         connection.execute("PRAGMA foreign_keys = ON")
@@ -268,8 +269,8 @@ def test_the_best_of_the_grid_is_the_expert_and_all_is_on_record(folder: Path, t
     assert best == next(value for name, rate, _, value in rows if name == "expert" and rate == 3e-3)
     assert {step for trial, step in curves if trial == 1} == set(range(0, 21, 2))  # ten times, and the base itself
     assert digests[1e-5] is None  # worse than the one before it: no weights are kept
-    checkpoints = trained(load(path), found)
-    assert list(checkpoints) == ["expert", "antiexpert"] and digests[3e-3] in {c.digest for c in checkpoints.values()}
+    require_made(load(path), found)
+    assert [e.name for e in found] == ["expert", "antiexpert"] and digests[3e-3] in {e.checkpoint.digest for e in found}
 
 
 def test_a_finished_trial_is_never_repeated(
@@ -376,8 +377,8 @@ def test_two_processes_do_not_train_one_trial(folder: Path, tiny_trio: dict[str,
 def test_killed_and_called_again_then_run(folder: Path, tiny_trio: dict[str, Path]) -> None:
     """kill -9 after the first finished trial: it is not repeated, and the suite runs on the experts as it is."""
     path, db = written(folder, tiny_trio, rates="[1e-3, 1e-4]", steps="20"), folder / "r.db"
-    with pytest.raises(UserError, match="run `lerpbench finetune SUITE` first"):
-        lb.run(path, db, engine="transformers")
+    with pytest.raises(UserError, match=r"not fine-tuned yet \(0 of 2 trials done\); `lerpbench finetune` makes it"):
+        lb.prepare(path, engine="transformers")
     calling = [sys.executable, "-m", "bench.cli", "finetune", str(path), "--db", str(db)]
     killed = subprocess.Popen(calling, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     records = list(plans(path)[0].trials)
@@ -399,6 +400,62 @@ def test_killed_and_called_again_then_run(folder: Path, tiny_trio: dict[str, Pat
     assert all(any(digest in row[0] for row in members) for (digest,) in digests)
 
 
+def test_a_run_makes_the_experts_that_are_missing(
+    folder: Path, tiny_trio: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One command from a base to results; a plan says so before, and a later run finds them."""
+    path, titles = written(folder, tiny_trio, rates="[1e-3, 1e-4]"), []
+
+    @contextmanager
+    def noted(title: str, total: int) -> Iterator[Advance]:
+        titles.append(title)
+        yield silent
+
+    before = lb.plan(path, folder / "r.db", engine="transformers")
+    assert [e.name for e in before.unmade] == ["expert", "antiexpert"] and before.training_s is None
+    assert before.mixtures == 2 and before.to_do == 4 and before.memory is not None  # as if they were there
+    values = sum(tensor.numel() for tensor in load_file(tiny_trio["base"] / "model.safetensors").values())
+    assert before.training_bytes == 4 * 4 * values  # weights, gradients and two moments in float32
+    (told,) = to_be_made(before)
+    assert told.startswith("experts that the run makes first: expert (0 of 2 trials done), antiexpert (0 of 2 trials ")
+    assert not (folder / "cache").exists() and not (folder / "r.db").exists()
+    outcome = lb.run(path, folder / "r.db", engine="transformers", task=noted)
+    assert [title.partition(" (")[0] for title in titles[:4]] == [
+        f"Fine-tuning {name}, trial {i} of 2" for name in ("expert", "antiexpert") for i in (1, 2)
+    ]
+    assert {row["method"] for row in outcome.rows} == {"g1"} and not outcome.problems
+    titles.clear()
+    monkeypatch.setattr(training, "train", None)  # all is in the cache
+    again = lb.run(path, folder / "another.db", engine="transformers", task=noted, limit_prompts=1)
+    assert titles and not any("Fine-tuning" in title for title in titles)
+    assert again.suite == "t-1prompts"
+    with sqlite3.connect(folder / "another.db") as connection:  # and how they were made stands beside the results
+        made = set(connection.execute("SELECT suite, checkpoint FROM finetuning").fetchall())
+    assert made == {("t-1prompts", "expert"), ("t-1prompts", "antiexpert")}
+    after = lb.plan(path, folder / "r.db", engine="transformers")
+    assert not after.unmade and to_be_made(after) == [] and after.to_do == 0
+
+
+def test_what_a_run_cannot_do_is_said_before_it_trains(
+    folder: Path, tiny_trio: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "train", None)
+    path = written(folder, tiny_trio)
+    path.write_text(path.read_text().replace("max_new_tokens: 4", "max_new_tokens: 64"))
+    with pytest.raises(UserError, match="it exceeds the model's context of 64"):
+        lb.run(path, folder / "r.db", engine="transformers")
+
+
+def test_the_time_of_training_by_hand(folder: Path, tiny_trio: dict[str, Path]) -> None:
+    """One trial of 2 x 4 sentences in d seconds is done; left are 3 x 4, and the other expert's 5 x 4: 4 d."""
+    path = written(folder, tiny_trio, steps="[2, 3]")
+    expert, _ = plans(path)
+    assert training_s([expert]) is None
+    training.train(expert, expert.trials[0], WORKSHOP, "one")
+    (record,) = expert.records()
+    assert training_s(plans(path)) == pytest.approx(record.duration_s * (3 + 5) / 2)
+
+
 def test_a_suite_without_the_section_is_told_so(tiny_suite: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="suite tiny has no finetune section"):
         lb.finetune(tiny_suite, tmp_path / "r.db")
@@ -411,7 +468,7 @@ def test_between_the_experts_the_attribute_rises_with_alpha(folder: Path, tiny_t
     """In reduced form: log p(good sentence) - log p(bad sentence) rises along g1, through what the base says."""
     path = written(folder, tiny_trio, steps="30")
     suite = load(path)
-    checkpoints = given_checkpoints(suite) | trained(suite, make(path, folder / "r.db"))
+    checkpoints = given_checkpoints(suite) | {e.name: e.checkpoint for e in make(path, folder / "r.db")}
     engine = engines.engine_class("transformers")(checkpoints, "float32", "cpu")
 
     def preference(recipe: Recipe) -> float:

@@ -126,9 +126,15 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, [{"type": "file", "path": p, "size": len(c), "oid": "0" * 40} for p, c in files.items()])
 
     def resolve(self, _: bytes, kind: str, name: str, path: str) -> None:
-        content = self.hub.repositories[kind, name][path]
+        content = self.hub.repositories.get((kind, name), {}).get(path)
+        if content is None:
+            missing = "EntryNotFound" if (kind, name) in self.hub.repositories else "RepoNotFound"
+            return self.answer(404, {"error": "not found"}, {"X-Error-Code": missing})
         tag = hashlib.sha256(content).hexdigest()
-        self.answer(200, content, {"ETag": f'"{tag}"', "X-Repo-Commit": "1" * 40})
+        return self.answer(200, content, {"ETag": f'"{tag}"', "X-Repo-Commit": "1" * 40})
+
+    def of_model(self, body: bytes, name: str, path: str) -> None:
+        self.resolve(body, "model", name, path)
 
     def right(self, _: bytes) -> None:
         self.answer(200, {"errors": [], "warnings": []})
@@ -148,6 +154,7 @@ ROUTES = (
     (r"/.*?([\w.-]+/[\w.-]+)\.git/info/lfs/objects/batch", Handler.batch),
     (r"/blobs/(\w+)", Handler.blob),
     (r"/(\w+)s/([\w.-]+/[\w.-]+)/resolve/main/(.+)", Handler.resolve),
+    (r"/([\w.-]+/[\w.-]+)/resolve/main/(.+)", Handler.of_model),
     (r"/pages/([\w.-]+/[\w.-]+)/(.*)", Handler.page),
 )
 
