@@ -358,6 +358,38 @@ class TrialRecord(Value):
         return self.validations[-1][1]
 
 
+class Share(Value):
+    """What one worker did of a run, and the seconds: `present_s` from its greeting to the run's end."""
+
+    name: str
+    node: str
+    device: str
+    n_generated: int  # mixtures, or pieces of their completions, that it served
+    n_judged: int  # verdicts
+    generating_s: float
+    judging_s: float
+    present_s: float
+
+    @property
+    def units(self) -> int:
+        return self.n_generated + self.n_judged
+
+    @property
+    def busy_s(self) -> float:
+        return self.generating_s + self.judging_s
+
+    @property
+    def busy(self) -> float:
+        """The share of its time that was work."""
+        return min(1.0, self.busy_s / self.present_s) if self.present_s else 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} on {self.node} ({self.device}): {self.n_generated} generated, {self.n_judged} judged, "
+            f"{self.busy:.0%} busy"
+        )
+
+
 class ExpertData(Value):
     """The sentences that an expert is trained on, and those that choose between its trials."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import evaluators
 import methods
 from bench.progress import Advance, Task, on_terminal, silent
-from bench.schema import Estimate, Metric, OverheadSpec, Prompt, Recipe, Suite, UserError
+from bench.schema import Estimate, Metric, OverheadSpec, Prompt, Recipe, Share, Suite, UserError
 from bench.serving import ServedModel
 from bench.stats import ratio_statistic
 from bench.suite.load import load_suite
@@ -33,7 +33,6 @@ from evaluators.judges import Judges
 from methods.base import FiniteFloat, Method, logits, weights
 
 if TYPE_CHECKING:
-    from bench.cluster.crew import Share
     from bench.run.parity import ParityReport
     from bench.run.prepare import Work
     from bench.run.stages import Stage
@@ -178,10 +177,10 @@ def run(
             )
             one_run.execute(_opener(work, device), Judges(device), stages, early)
         else:
-            from bench.cluster import crew, nodes
+            from bench.cluster import nodes, points
 
             quieten()
-            shares = crew.execute(one_run, nodes.number(str(workers or "auto")), ray, stages)
+            shares = points.execute(one_run, nodes.number(str(workers or "auto")), ray, stages)
         spec, whole = work.suite.overhead, work.complete and set(STAGES) <= set(stages)
         timed = _timed(work, work.suite, store, spec, task, command, again=False) if spec and whole else []
     if site is not None:

@@ -26,17 +26,17 @@ from typing import Any
 
 import methods
 from bench import engines, environment
-from bench.cluster.agenda import in_pieces, pieces
-from bench.cluster.crew import Crew, Share
+from bench.cluster.agenda import in_pieces, kind_of, most_pieces, pieces
 from bench.cluster.hand import Done, PackedPiece
 from bench.cluster.nodes import Places
-from bench.cluster.packing import PackedSamples, pack
+from bench.cluster.packing import pack
+from bench.cluster.points import Sweep
 from bench.cluster.simulate import simulate
 from bench.progress import Task, silently
 from bench.run.prepare import Work
 from bench.run.stages import Run
 from bench.run.units import Judge, Piece, Serve, Verdict
-from bench.schema import Completion, MethodSpec, Recipe, Suite
+from bench.schema import Completion, MethodSpec, Recipe, Share, Suite
 from bench.stats import ScoreColumn
 from bench.store.write import Store
 from bench.suite.points import plan_points
@@ -65,16 +65,16 @@ def in_process(work: Work, path: Path) -> float:
 
 def on_workers(
     ray: Any, work: Work, path: Path, workers: int, n_pieces: int = 1, task: Task = silently,
-    watch: Callable[[Crew], None] = lambda crew: None,
-) -> tuple[float, list[Share]]:  # fmt: skip
+    watch: Callable[[Sweep], None] = lambda sweep: None,
+) -> tuple[float, Sequence[Share]]:  # fmt: skip
     """Seconds of a run on workers with one thread each, and who did what."""
     store = Store.open(path)
     run = Run(work, store, store.environment({}, "d"), task)
-    crew = Crew(ray, run, Places(workers, cpus=1, gpus=0, threads=1),
-                lambda _, units, __: [piece for unit in units for piece in pieces(unit, n_pieces)])  # fmt: skip
-    watch(crew)
+    sweep = Sweep(ray, run, Places(workers, cpus=1, gpus=0, threads=1),
+                  lambda _, units, __: [piece for unit in units for piece in pieces(unit, n_pieces)])  # fmt: skip
+    watch(sweep)
     started = time.perf_counter()
-    shares = crew.execute()
+    shares = sweep.execute()
     seconds = time.perf_counter() - started
     store.close()
     if run.failed or run.broken:
@@ -133,21 +133,21 @@ def kills(folder: Path) -> Found:
     runs = 0
     with local(2) as ray:
         while len(struck) < KILLS:
-            crews: list[Crew] = []
+            sweeps: list[Sweep] = []
 
-            def strike(seen: list[Crew] = crews, run: int = runs) -> bool:
-                busy = [m for m in seen[0].members if m.hello is not None and m.units]
+            def strike(seen: list[Sweep] = sweeps, run: int = runs) -> bool:
+                busy = [seat for seat in list(seen[0].crew.seats) if seat.is_ready and seat.units]
                 if not busy:
                     return False
                 victim = random.choice(busy)
-                assert victim.hello is not None
-                struck.append({"run": run, "unit": str(victim.units[0][0])})
-                os.kill(victim.hello.pid, signal.SIGKILL)
+                unit = victim.units[0][0]
+                struck.append({"run": run, "unit": str(unit)})
+                os.kill(victim.hellos[kind_of(unit)].pid, signal.SIGKILL)
                 return True
 
             path = folder / f"{runs}.db"
             with meanwhile(strike, 2, 0.2, 5.0):  # a unit can lose both, and has a third try
-                on_workers(ray, work, path, 2, n_pieces=2, watch=crews.append)
+                on_workers(ray, work, path, 2, n_pieces=2, watch=sweeps.append)
             found = same(path, folder / "one.db")
             if not all(one["equal"] for one in found.values()):
                 raise RuntimeError(f"run {runs}: {found}")
@@ -233,8 +233,8 @@ def placing(folder: Path) -> Found:
 
 
 def writer(folder: Path, points: int = 4, prompts: int = 10_000, samples: int = 25) -> Found:
-    """What the driver does for each point: take completions from the object store, keep them, read them for the judges,
-    put them there, and keep three judges' verdicts with a score a completion."""
+    """What the driver does for each point: take completions from the object store, keep them, say in which order, and
+    keep three judges' verdicts with a score a completion."""
     suite = api.load("mini")
     words = SENTENCE.split()
     source = folder / "prompts.jsonl"
@@ -250,7 +250,7 @@ def writer(folder: Path, points: int = 4, prompts: int = 10_000, samples: int = 
     store = Store.open(folder / "w.db")
     run = Run(work, store, store.environment({}, "d"), silently)
     chance = random.Random(0)
-    spent = {"take": 0.0, "keep": 0.0, "read": 0.0, "put": 0.0, "verdicts": 0.0}
+    spent = {"take": 0.0, "keep": 0.0, "order": 0.0, "verdicts": 0.0}
     by_point = []
 
     @contextmanager
@@ -275,15 +275,13 @@ def writer(folder: Path, points: int = 4, prompts: int = 10_000, samples: int = 
             with timed("keep"):
                 for event in events:
                     run.keep(Serve(position, Piece()), event)
-            with timed("read"):
-                samples_of = run.samples_of(Judge(position, 0))
-            with timed("put"):
-                ray.put(PackedSamples.of(samples_of))
+            with timed("order"):
+                run.order_of(Judge(position, 0))
             for place, item in enumerate(work.evaluators):
                 metrics = item.evaluator.metrics()
-                scores = {metrics[0].name: ScoreColumn([0.123456789] * len(samples_of), {})}
+                scores = {metrics[0].name: ScoreColumn([0.123456789] * prompts * samples, {})}
                 verdict = Verdict(
-                    place, metrics, scores, statistics=[], items=samples_of.prompts, estimates=[], distances=[],
+                    place, metrics, scores, statistics=[], items=work.prompts, estimates=[], distances=[],
                     duration_s=1.0,
                 )  # fmt: skip
                 with timed("verdicts"):
@@ -315,14 +313,15 @@ def paper(folder: Path, db: Path, keeping_s: float) -> Found:
     n_tokens = n_completions * costs["tokens_per_completion"]
     mean = sum(costs["weights"]) / len(costs["weights"])
     found: Found = {"mixtures": len(recipes), "recorded": {k: len(v) for k, v in costs.items() if isinstance(v, list)}}
-    for engine in ("transformers", "vllm"):  # points cut, and points whole
+    for engine in ("transformers", "vllm"):
+        most = most_pieces(n_completions, 10_000, engines.shard_prompts(engine))
         for workers in (8, 64):
             dear = [
                 chance.choice(costs[recipe.space]) / mean * recipe.models_per_token * n_tokens / per_second
                 for recipe in recipes.values()
             ]
             models = {Serve(i, Piece()): float(one.models_per_token) for i, one in enumerate(recipes.values())}
-            units = in_pieces(models, workers, n_completions) if engine == "transformers" else list(models)
+            units = in_pieces(models, workers, most)
             serving = {}
             for unit in units:
                 assert unit.piece is not None

@@ -1,196 +1,220 @@
-"""A run on many workers: Ray places them, the agenda places units, this process alone holds the database.
+"""Units on many seats: Ray places the seats, the agenda the units, and what comes of them goes to this process.
 
-A worker holds two units at most, and results are stored one by one as they come, so memory is bounded by the workers
-and not by the suite.  The units of a worker that is lost go elsewhere.
+A seat holds two units at most, and answers are taken one by one, so memory is bounded by the seats and not by the work.
+The units of a seat that is lost go elsewhere.
 """
 
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from bench.cluster.agenda import TRIES, Agenda, cost, cut
-from bench.cluster.hand import Done, Hand, Hello
-from bench.cluster.nodes import Places, Workers, connected, most_threads, nodes, places
-from bench.cluster.packing import PackedSamples
-from bench.cluster.weights import packed
-from bench.environment import digest
-from bench.run.prepare import Work
-from bench.run.stages import ALL_STAGES, Run, Stage
-from bench.run.units import Broken, Failed, Judge, Serve, Unit
-from bench.schema import UserError
+from bench.cluster import seats
+from bench.cluster.agenda import TRIES, Agenda, Held, Role, kind_of
+from bench.cluster.hand import Done, Hello
+from bench.cluster.nodes import Places
+from bench.cluster.seats import Inside
+from bench.cluster.weights import Sent, packed
+from bench.schema import Share, UserError
 
-Cut = Callable[[Work, list[Serve], int], list[Serve]]
-OPEN_GENERATIONS = 4  # whose completions wait in the object store for further judges
+
+class Job(Protocol):
+    """What a crew is there for."""
+
+    def given(self, unit: Any) -> Sequence[Any]:
+        """What an actor is told beside a unit: values, or references into the object store."""
+        ...
+
+    def lost(self, unit: Any) -> None:
+        """What was given is in the object store no longer."""
+        ...
 
 
 @dataclass(frozen=True)
-class Share:
-    """What one worker did of a run."""
+class Finished:
+    """A unit with what came of it; or, after three tries, with why nothing did."""
 
-    node: str
-    pid: int
-    device: str
-    units: int
-    busy_s: float
-    present_s: float
-
-    def __str__(self) -> str:
-        busy = self.busy_s / self.present_s if self.present_s else 0.0
-        return f"{self.node}, process {self.pid} ({self.device}): {self.units} units, {busy:.0%} busy"
+    unit: Any
+    done: Done | None
+    why: str
+    hello: Hello | None
+    ref: Any  # the answer, in the object store
 
 
 @dataclass
-class Member:
-    """A worker as the driver knows it."""
+class Seat:
+    """A worker as the driver knows it: its place, its actors, and what they are at."""
 
-    handle: Any
-    awaited: Any  # what it answers next: its greeting, a checkpoint's receipt, or the first of its units
-    hello: Hello | None = None
-    environment_id: int | None = None
-    units: deque[tuple[Unit, Any]] = field(default_factory=deque)
-    n_done: int = 0
-    busy_s: float = 0.0
+    name: str
+    place: Any
+    actors: dict[Role, Any] = field(default_factory=dict)
+    greetings: dict[Any, Role] = field(default_factory=dict)  # that are awaited
+    hellos: dict[Role, Hello] = field(default_factory=dict)
+    units: deque[tuple[Any, Any]] = field(default_factory=deque)
+    kind: Role | None = None  # of its units, or of the last
+    n_done: dict[Role, int] = field(default_factory=lambda: {"serve": 0, "judge": 0})
+    spent_s: dict[Role, float] = field(default_factory=lambda: {"serve": 0.0, "judge": 0.0})
+    node: str = ""
     since: float = 0.0
 
+    @property
+    def is_ready(self) -> bool:
+        return len(self.hellos) == len(self.actors) and not self.greetings
 
-def execute(
-    run: Run, workers: Workers, address: str | None = None, stages: Collection[Stage] = ALL_STAGES
-) -> list[Share]:
-    """A run on this machine's cores or GPUs, or on those of a Ray cluster.  Returns who did what."""
-    with connected(address) as ray:
-        return Crew(ray, run, places(nodes(ray), workers, most_threads())).execute(stages)
+    @property
+    def awaited(self) -> list[Any]:
+        return [*self.greetings, *([self.units[0][1]] if self.units else [])]
+
+    @property
+    def pids(self) -> list[int]:
+        return [hello.pid for hello in self.hellos.values()]
+
+    def share(self) -> Share:
+        hello = next(iter(self.hellos.values()), None)
+        return Share(
+            name=self.name,
+            node=self.node,
+            device=str(hello.machine.get("device", "")) if hello else "",
+            n_generated=self.n_done["serve"],
+            n_judged=self.n_done["judge"],
+            generating_s=self.spent_s["serve"],
+            judging_s=self.spent_s["judge"],
+            present_s=time.perf_counter() - self.since if self.since else 0.0,
+        )
 
 
 class Crew:
-    """The workers of one run."""
+    """The workers of a job: a seat each, with an actor for each kind of unit that there is."""
 
-    def __init__(self, ray: Any, run: Run, places: Places, cut: Cut = cut) -> None:
+    def __init__(
+        self, ray: Any, places: Places, job: Job, actor: type, arguments: Sequence[Any], sent: Mapping[str, Sent],
+        environment: Mapping[str, str],
+    ) -> None:  # fmt: skip
         self.ray = ray
-        self.run = run
         self.places = places
-        self.cut = cut
-        self.members: list[Member] = []
-        self.lost: list[Share] = []  # shares of workers that are no more
-        self._work = ray.put(run.work)
+        self.job = job
+        self.actor = actor
+        self.arguments = arguments
+        self.sent = sent
+        self.environment = dict(environment)
+        self.seats: list[Seat] = []
+        self.lost: list[Share] = []  # of seats that are no more
+        self._roles: Sequence[Role] = ()
         self._weights: dict[str, Any] = {}
-        self._samples: OrderedDict[int, Any] = OrderedDict()
+        self._nodes: dict[str, str] = {}  # host -> how it is called on record, where no host is named
         self._stillborn = 0
+        self._hired = 0
 
-    def execute(self, stages: Collection[Stage] = ALL_STAGES) -> list[Share]:
-        """Do what the stages ask for and the store lacks.  Returns who did what.
+    def work(self, agenda: Agenda, roles: Sequence[Role]) -> Iterator[Finished]:
+        """Each unit when something came of it, until nothing waits.
 
-        Raises what a worker raises.  Interrupted at any moment, what was stored stays, and a next run goes on from it.
+        Raises what an actor raises, and UserError where none starts.
         """
-        with self.run.recorded():
-            serving = self.cut(self.run.work, self.run.serving(stages), self.places.workers)
-            units: list[Unit] = [*serving, *self.run.judging(stages), *self.run.inspecting(stages)]
-            agenda = Agenda((unit, cost(self.run.work, unit)) for unit in units)
-            if not agenda:
-                return []
-            generations = sum(unit.piece is not None and unit.piece.index == 0 for unit in serving)
-            judges = len(self.run.work.looking_at("completions")) if "evaluate" in stages else 0
-            title = f"{self.places.workers} workers with {self.run.work.engine}"
-            try:
-                self.members = [self._hired() for _ in range(self.places.workers)]
-                with self.run.task(title, len(agenda) + generations * judges) as advance:
-                    for unit in self._finished(agenda):
-                        advance(1)
-                        if isinstance(unit, Serve) and unit.piece is not None:
-                            for judge in self.run.judging(stages, unit.position):
-                                agenda.add(judge)
-                return [*self.lost, *map(share, self.members)]
-            finally:
-                for member in self.members:
-                    self.ray.kill(member.handle)
+        self._roles = roles
+        try:
+            self.seats = [self._taken() for _ in range(self.places.workers)]
+            while len(agenda) or any(seat.units for seat in self.seats):
+                self._hand_out(agenda)
+                awaited = {ref: seat for seat in self.seats for ref in seat.awaited}
+                ready, _ = self.ray.wait(list(awaited))
+                for ref in ready:
+                    if awaited[ref] in self.seats:  # not lost just now
+                        yield from self._answered(awaited[ref], ref, agenda)
+        finally:
+            self.lost += [share for seat in self.seats if (share := seat.share()).present_s]
+            for seat in self.seats:
+                seats.leave(self.ray, seat.place)
+            self.seats = []
 
-    def _finished(self, agenda: Agenda) -> Iterator[Unit]:
-        """Each unit when what came of it is kept."""
-        while agenda or any(member.units for member in self.members):
-            self._hand_out(agenda)
-            awaited = {member.awaited: member for member in self.members if member.awaited is not None}
-            ready, _ = self.ray.wait(list(awaited))
-            for ref in ready:
-                yield from self._answered(awaited[ref], agenda)
+    @property
+    def shares(self) -> list[Share]:
+        """What each worker did, once the work is over."""
+        return self.lost
 
     def _hand_out(self, agenda: Agenda) -> None:
-        free = [member for member in self.members if member.hello is not None]
-        for i, unit in agenda.hand_out([len(member.units) for member in free]):
-            member = free[i]
-            given = (unit, self._samples_of(unit)) if isinstance(unit, Judge) else (unit,)
-            member.units.append((unit, member.handle.do.remote(*given)))
-            member.awaited = member.units[0][1]
+        free = [seat for seat in self.seats if seat.is_ready]
+        for i, unit in agenda.hand_out([Held(len(seat.units), seat.kind) for seat in free]):
+            seat, kind = free[i], kind_of(unit)
+            seat.kind = kind
+            seat.units.append((unit, seat.actors[kind].do.remote(unit, *self.job.given(unit))))
 
-    def _answered(self, member: Member, agenda: Agenda) -> Iterator[Unit]:
+    def _answered(self, seat: Seat, ref: Any, agenda: Agenda) -> Iterator[Finished]:
         from ray.exceptions import RayError, RayTaskError
 
         try:
-            answer = self.ray.get(member.awaited)
-        except RayTaskError as error:  # raised by our code in the worker
-            raise (error.cause or error) from error
+            answer = self.ray.get(ref)
+        except RayTaskError as error:
+            if isinstance(error.cause, RayError):  # what it was to judge went with its node
+                unit, _ = seat.units.popleft()
+                self.job.lost(unit)
+                agenda.put_back(unit)
+                return
+            raise (error.cause or error) from error  # raised by our code in the worker
         except RayError as error:
-            yield from self._lose(member, reason(error), agenda)
+            yield from self._lose(seat, reason(error), agenda)
             return
-        if isinstance(answer, Done):
-            unit, _ = member.units.popleft()
-            member.awaited = member.units[0][1] if member.units else None
-            member.n_done += 1
-            member.busy_s += answer.duration_s
-            for event in answer.events():
-                self.run.keep(unit, event, member.environment_id)
-            yield unit
-        elif isinstance(answer, Hello) and not answer.lacking:
-            self._stillborn = 0
-            member.hello, member.since, member.awaited = answer, time.perf_counter(), None
-            member.environment_id = self.run.store.environment(answer.machine, digest(answer.machine))
-        elif isinstance(answer, Hello):
-            for name in answer.lacking:
-                member.handle.receive.remote(name, self._weights_of(name))
-            member.awaited = member.handle.hello.remote()
+        if isinstance(answer, Hello):
+            self._greeted(seat, seat.greetings.pop(ref), answer)
+            return
+        unit, _ = seat.units.popleft()
+        kind = kind_of(unit)
+        seat.n_done[kind] += 1
+        seat.spent_s[kind] += answer.duration_s
+        agenda.done(unit)
+        yield Finished(unit, answer, "", seat.hellos[kind], ref)
 
-    def _lose(self, member: Member, why: str, agenda: Agenda) -> Iterator[Unit]:
-        """Put a lost worker's units back and hire another; only the unit it was doing has used up a try."""
-        self.members.remove(member)
-        self.lost += [share(member)] if member.n_done else []
-        for unit, _ in reversed(list(member.units)[1:]):
+    def _greeted(self, seat: Seat, role: Role, hello: Hello) -> None:
+        actor = seat.actors[role]
+        if hello.lacking:
+            for name in hello.lacking:
+                actor.receive.remote(name, self._weights_of(name))
+            seat.greetings[actor.hello.remote()] = role
+            return
+        seat.hellos[role] = hello
+        if len(seat.actors) < len(self._roles):
+            self._hire(seat, "judge", {"CUDA_VISIBLE_DEVICES": hello.gpus[0]} if hello.gpus else {})
+        elif seat.is_ready:
+            self._stillborn = 0
+            seat.node = self._nodes.setdefault(hello.host, f"node {len(self._nodes) + 1}")
+            seat.since = time.perf_counter()
+
+    def _lose(self, seat: Seat, why: str, agenda: Agenda) -> Iterator[Finished]:
+        """Put a lost seat's units back and take another; only the unit it was at has used up a try."""
+        self.seats.remove(seat)
+        seats.leave(self.ray, seat.place)
+        self.lost += [seat.share()] if sum(seat.n_done.values()) else []
+        for unit, _ in reversed(list(seat.units)[1:]):
             agenda.put_back(unit)
-        if member.hello is None:
+        if not seat.since:
             self._stillborn += 1
             if self._stillborn > TRIES * self.places.workers:
                 raise UserError(f"the workers do not start: {why}")
-        self.members.append(self._hired())
-        for unit, _ in list(member.units)[:1]:
+        self.seats.append(self._taken())
+        for unit, _ in list(seat.units)[:1]:
             if not agenda.failed(unit):
-                told = f"its worker was lost {TRIES} times, the last time so: {why}"
-                self.run.keep(unit, Failed(told) if isinstance(unit, Serve) else Broken(unit.evaluator, told))
-                yield unit
+                agenda.done(unit)
+                yield Finished(unit, None, f"its worker was lost {TRIES} times, the last time so: {why}", None, None)
 
-    def _hired(self) -> Member:
-        options = {"num_cpus": self.places.cpus, "num_gpus": self.places.gpus, "max_restarts": 0}
-        handle = self.ray.remote(Hand).options(**options).remote(self._work, self.places.threads)
-        return Member(handle, handle.hello.remote())
+    def _taken(self) -> Seat:
+        self._hired += 1
+        seat = Seat(f"worker {self._hired}", seats.reserve(self.ray, self.places))
+        together = self._roles if self.places.gpus <= 1 else self._roles[:1]  # others look for its first GPU
+        for role in together:
+            self._hire(seat, role, {})
+        return seat
+
+    def _hire(self, seat: Seat, role: Role, environment: Mapping[str, str]) -> None:
+        inside = Inside(self.places.threads, {**self.environment, **environment})
+        needs = seats.part(self.places, role, len(self._roles))
+        actor = seats.hired(self.ray, seat.place, self.actor, needs, *self.arguments, self.sent, inside)
+        seat.actors[role] = actor
+        seat.greetings[actor.hello.remote()] = role
 
     def _weights_of(self, name: str) -> Any:
         if name not in self._weights:
-            self._weights[name] = self.ray.put(packed(self.run.work.checkpoints[name]))
+            self._weights[name] = self.ray.put(packed(self.sent[name]))
         return self._weights[name]
-
-    def _samples_of(self, unit: Judge) -> Any:
-        """A generation's completions in the object store, read once for the judges that follow each other."""
-        if unit.position not in self._samples:
-            self._samples[unit.position] = self.ray.put(PackedSamples.of(self.run.samples_of(unit)))
-        self._samples.move_to_end(unit.position)
-        if len(self._samples) > OPEN_GENERATIONS:
-            self._samples.popitem(last=False)
-        return self._samples[unit.position]
-
-
-def share(member: Member) -> Share:
-    hello = member.hello
-    node, pid, machine = (hello.node, hello.pid, hello.machine) if hello else ("", 0, {})
-    present = time.perf_counter() - member.since if hello else 0.0
-    return Share(node, pid, str(machine.get("device", "")), member.n_done, member.busy_s, present)
 
 
 def reason(error: BaseException) -> str:

@@ -24,7 +24,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Places:
-    """So many workers, each with its part of a machine."""
+    """So many workers, each with its part of one machine: its cores, and the GPUs that share its engine."""
 
     workers: int
     cpus: int
@@ -32,8 +32,11 @@ class Places:
     threads: int
 
 
-def places(nodes: Sequence[Node], workers: Workers, most_threads: int | None = None) -> Places:
-    """One worker a GPU where there are GPUs, else so many as are asked for; no core is given twice.
+def places(
+    nodes: Sequence[Node], workers: Workers, most_threads: int | None = None, gpus_per_engine: int = 1
+) -> Places:
+    """One worker for each GPU, or each `gpus_per_engine` of a machine, where there are GPUs, else so many as are asked
+    for; no core is given twice.
 
     `auto`: all GPUs, else a worker a core.  Raises UserError where there is no room for so many.
     """
@@ -41,14 +44,17 @@ def places(nodes: Sequence[Node], workers: Workers, most_threads: int | None = N
     on_gpus = any(node.gpus for node in alive)
 
     def room(threads: int) -> int:
-        return sum(min(node.cpus // threads, node.gpus) if on_gpus else node.cpus // threads for node in alive)
+        return sum(
+            min(node.cpus // threads, node.gpus // gpus_per_engine) if on_gpus else node.cpus // threads
+            for node in alive
+        )
 
     n = room(1) if workers == "auto" else workers
     if n < 1 or room(1) < n:
-        kind = "GPUs" if on_gpus else "cores"
+        kind = "cores" if not on_gpus else "GPUs" if gpus_per_engine == 1 else f"{gpus_per_engine} GPUs of a machine"
         raise UserError(f"--workers {workers}: there is room for {room(1)}, one for each of the {kind}")
     threads = max(t for t in range(1, max(node.cpus for node in alive) + 1) if room(t) >= n)
-    return Places(n, threads, int(on_gpus), min(threads, most_threads or threads))
+    return Places(n, threads, gpus_per_engine if on_gpus else 0, min(threads, most_threads or threads))
 
 
 @contextmanager

@@ -42,6 +42,18 @@ def unpack(packed: Packed) -> list[Completion]:
     ]
 
 
+def merged(pieces: Sequence[Packed], order: Sequence[int]) -> list[Completion]:
+    """All pieces' completions by prompt, then sample; the prompts in this order of their places, counted anew."""
+    place = np.empty(len(order), np.int32)
+    place[np.asarray(order)] = np.arange(len(order), dtype=np.int32)
+    found: list[Completion] = []
+    for piece in pieces:
+        prompts, *others = piece.numbers
+        found += unpack(Packed(np.stack([place[prompts], *others]), piece.text, piece.ends))
+    found.sort(key=lambda c: (c.prompt, c.sample))
+    return found
+
+
 @dataclass(frozen=True)
 class PackedSamples:
     """What a judge is sent."""

@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.cluster.agenda import Agenda, cut
+from bench.cluster.agenda import Agenda, Held, Role, cut, kind_of
 from bench.run.forecast import Rates, seconds_to_do
 from bench.run.prepare import Work
 from bench.run.units import Judge, Piece, Serve, Unit
@@ -34,15 +34,17 @@ def simulate(
     seconds: dict[Unit, float] = dict(serving.items())
     seconds |= {unit: s for found in judging.values() for unit, s in found}
     missing = Counter(unit.position for unit in serving)
-    agenda = Agenda(serving.items())
+    agenda = Agenda(serving.items(), workers)
     held: list[deque[Unit]] = [deque() for _ in range(workers)]
+    kinds: list[Role | None] = [None] * workers
     running: list[tuple[float, int]] = []  # (when its unit ends, worker)
     idle = set(range(workers))
     writer_free = now = start_s
 
     def hand_out() -> None:
-        for worker, unit in agenda.hand_out([len(queue) for queue in held]):
+        for worker, unit in agenda.hand_out([Held(len(queue), kind) for queue, kind in zip(held, kinds, strict=True)]):
             held[worker].append(unit)
+            kinds[worker] = kind_of(unit)
         for worker in sorted(idle):
             if held[worker]:
                 heapq.heappush(running, (now + seconds[held[worker][0]], worker))
@@ -58,6 +60,7 @@ def simulate(
             idle.add(worker)
         writer_free = max(writer_free, ended) + keeping_s
         now = writer_free  # the driver hands out when it has kept
+        agenda.done(done)
         if isinstance(done, Serve):
             missing[done.position] -= 1
             for judge, _ in judging.get(done.position, ()) if not missing[done.position] else ():

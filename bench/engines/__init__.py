@@ -19,9 +19,8 @@ TABLE = {
     "transformers": "bench.engines.transformers:TransformersEngine",
     "vllm": "bench.engines.vllm:VllmEngine",
 }
-VERSIONS = {"transformers": 1, "vllm": 2}  # raised when the same request would give other completions
+VERSIONS = {"transformers": 1, "vllm": 3}  # raised when the same request would give other completions
 QUICK = ("transformers",)  # engines that open in the time that their checkpoints take to load
-DIVIDING = ("transformers",)  # engines whose completions are the same when prompts are cut between batches
 
 
 def choose(name: str) -> str:
@@ -88,9 +87,9 @@ def engine_version(name: str) -> int:
     return VERSIONS[name]
 
 
-def divides(name: str) -> bool:
-    """Whether the engine has several batches, between which a point's prompts may be cut."""
-    return name in DIVIDING
+def shard_prompts(name: str) -> int | None:
+    """How many prompts are a unit of their seed; None for an engine whose completions do not depend on each other."""
+    return vllm_support.SHARD_PROMPTS if name == "vllm" else None
 
 
 def quick_to_open(name: str) -> bool:

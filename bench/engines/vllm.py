@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 
 from bench.engines.vllm_support import (
     ARCHITECTURE,
+    SHARD_PROMPTS,
     WORKER,
     VllmSettings,
     require_supported,
     set_environment,
+    shard_seed,
     why_not,
 )
 from bench.progress import Advance, silent
@@ -46,7 +48,7 @@ class VllmEngine:
     """
 
     name: ClassVar[str] = "vllm"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def __init__(
         self,
@@ -93,8 +95,9 @@ class VllmEngine:
         return share
 
     def batches(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[int]]:
-        """One: a completion may change with the other prompts of a call."""
-        return [list(range(len(prompts)))]
+        """Shards: a completion may change with the other prompts of a call, so each call has the same ones."""
+        size = SHARD_PROMPTS
+        return [list(range(start, min(start + size, len(prompts)))) for start in range(0, len(prompts), size)]
 
     def context_length(self) -> int:
         known = [found.context for found in self.architectures.values() if found.context is not None]
@@ -282,12 +285,16 @@ class VllmModel:
         return self.engine.context_length()
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent) -> list[Completion]:
-        """Completions drawn with engine-wide random numbers that `sampling.seed` starts.
+        """Completions drawn with engine-wide random numbers, which every shard of SHARD_PROMPTS prompts starts anew.
 
-        The same prompts, sampling and mixture give the same completions on the same machine and settings; unlike the
-        transformers engine's, a completion may change with the other prompts of the call.
+        The same shard, sampling and mixture give the same completions on the same machine and settings; unlike the
+        transformers engine's, a completion may change with the other prompts of its shard.
         """
-        rows = self.draw(prompts, sampling, advance)
+        rows: list[tuple[list[int], FinishReason]] = []
+        for shard in self.engine.batches(prompts, sampling):
+            seed = shard_seed(sampling.seed, prompts[shard[0]])
+            seeded = sampling.model_copy(update={"seed": seed})
+            rows += self.draw([prompts[i] for i in shard], seeded, advance)
         texts = self.engine.tokenizer.batch_decode(
             [tokens for tokens, _ in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )

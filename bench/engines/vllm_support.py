@@ -3,6 +3,7 @@
 Nothing here imports vLLM or starts a device, so that planning and `lerpbench doctor` stay quick.
 """
 
+import hashlib
 import os
 import sys
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-from bench.schema import Recipe, UserError
+from bench.schema import Prompt, Recipe, UserError, canonical_json
 from bench.suite.architecture import architecture
 from bench.suite.checkpoints import Checkpoint
 
@@ -19,6 +20,7 @@ ARCHITECTURE = "LerpbenchLogitMixture"
 MODEL = "bench.engines.vllm_model:LogitMixture"
 WORKER = "bench.engines.vllm_model.MixtureWorker"
 
+SHARD_PROMPTS = 1000  # completed in one call, with random numbers of their own; in the generation's key
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)  # those vLLM's attention for CPUs has kernels for
 
 ENVIRONMENT = {  # set before vLLM is imported; what the user set wins
@@ -73,6 +75,12 @@ def require_supported(checkpoint: Checkpoint, device: str = "cuda") -> None:
             f"checkpoint {checkpoint.source}: its attention heads have size {size}; on a CPU the vllm engine serves "
             f"{', '.join(map(str, CPU_HEAD_SIZES))}; use --engine transformers for others"
         )
+
+
+def shard_seed(seed: int, first: Prompt) -> int:
+    """Where a shard's random numbers start: it depends on the shard, named by its first prompt, and on nothing else."""
+    named = canonical_json([seed, first.set, first.row])
+    return int.from_bytes(hashlib.sha256(named.encode()).digest()[:4], "big") >> 1  # below 2^31, as seeds are
 
 
 def unservable(recipe: Recipe) -> str | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from bench.engines import require_servable, require_supported
+from bench.engines import require_servable, require_supported, shard_prompts
 from bench.experts.leaks import require_no_leak
 from bench.experts.plan import PlannedExpert, given_checkpoints, learned, plan_experts
 from bench.registry import Registry
@@ -82,7 +82,7 @@ class Work:
 
     def _planned(self, point: Point, first: bool) -> PlannedPoint:
         mixture = self.mixture_key(point.recipe)
-        generation = keys.generation_key(mixture, self.prompts, self.suite.sampling)
+        generation = keys.generation_key(mixture, self.prompts, self.suite.sampling, shard_prompts(self.engine))
         return PlannedPoint(point, mixture, generation, keys.key_of("checkpoints", digests(self.checkpoints)), first)
 
     def mixture_key(self, recipe: Recipe) -> str:

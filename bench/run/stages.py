@@ -4,8 +4,9 @@ What is stored already is found by its content key and never made again, whichev
 what is to do and keeps what comes of it; a `Worker` does it, here in this process, in `bench.cluster` in many.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -14,7 +15,7 @@ from bench.progress import Task
 from bench.run.prepare import NamedEvaluator, Work
 from bench.run.units import Broken, Completed, Event, Failed, Inspect, Judge, Piece, Serve, Survived, Unit, Verdict
 from bench.run.worker import EngineFactory, Worker
-from bench.schema import Completion
+from bench.schema import Completion, Share, UserError
 from bench.store.write import Store
 from bench.suite.checkpoints import digests
 from evaluators.base import Samples
@@ -36,6 +37,9 @@ class Run:
     command: str = ""
     broken: dict[str, list[str]] = field(default_factory=dict)  # a plugin's evaluator -> what broke, point by point
     failed: dict[str, str] = field(default_factory=dict)  # a point's label -> why its mixture cannot be used
+    shares: Sequence[Share] = ()  # who did what, as far as it is done
+    _order: list[int] | None = None
+    _spent: list[tuple[bool, float]] = field(default_factory=list)  # in this process: (whether it served, seconds)
     _pieces: dict[str, dict[int, Completed]] = field(default_factory=dict)  # of generations that are not whole yet
 
     def execute(
@@ -50,7 +54,7 @@ class Run:
         With `first_results`, some mixtures of the whole range are served and judged before the others, and it is called
         when that is stored; not where there are too few for that to come much before the end.
         """
-        with self.recorded(), closing(Worker(self.work, engine_factory, judges)) as worker:
+        with self.recorded(), closing(Worker(self.work, engine_factory, judges)) as worker, self._alone(judges.device):
             serving = self.serving(stages)
             if first_results is not None and len(serving) >= 2 * AHEAD:
                 ahead = spread(serving, AHEAD)
@@ -73,9 +77,25 @@ class Run:
             return
         with self.task(title, sum(map(self.size, units))) as advance:
             for unit in units:
+                started = time.perf_counter()
                 samples = self.samples_of(unit) if isinstance(unit, Judge) else None
                 for event in worker.do(unit, samples, advance):
                     self.keep(unit, event)
+                self._spent.append((isinstance(unit, Serve), time.perf_counter() - started))
+
+    @contextmanager
+    def _alone(self, device: str) -> Iterator[None]:
+        """This process is the one worker."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            serving, others = ([s for serves, s in self._spent if serves is kind] for kind in (True, False))
+            share = Share(
+                name="this process", node="node 1", device=device, n_generated=len(serving), n_judged=len(others),
+                generating_s=sum(serving), judging_s=sum(others), present_s=time.perf_counter() - started,
+            )  # fmt: skip
+            self.shares = [share] if self._spent else []
 
     def size(self, unit: Unit) -> int:
         """What a unit advances: completions, or 1."""
@@ -91,7 +111,13 @@ class Run:
         with self.store.together():
             for position in self._placed:
                 self._link(position)
-        yield
+        try:
+            yield
+        except BaseException:
+            with suppress(UserError):  # what stopped the run is what is told
+                self.store.put_shares(run_id, self.shares)
+            raise
+        self.store.put_shares(run_id, self.shares)
         self.store.finish_run(run_id)
 
     @cached_property
@@ -175,6 +201,14 @@ class Run:
     def samples_of(self, unit: Judge) -> Samples:
         """The stored completions that a unit judges."""
         return Samples(*self.store.generated(self._generation_id(unit.position)))
+
+    def order_of(self, unit: Judge) -> list[int]:
+        """The places of the work's prompts in the order in which the store has those of a generation."""
+        if self._order is None:
+            places = {(p.set, p.row, p.text): i for i, p in enumerate(self.work.prompts)}
+            stored = self.store.prompts_of(self._generation_id(unit.position))
+            self._order = [places[p.set, p.row, p.text] for _, p, _ in stored]
+        return self._order
 
     def _lacks(self, place: int, subject: str) -> bool:
         return self.store.evaluation_id(self.work.evaluators[place].key(subject)) is None

@@ -62,7 +62,7 @@ class AuditQueries(Queries):
         return [
             (table, id_)
             for table, found in users.items()
-            if table not in ("suites", "points")
+            if table not in ("suites", "runs", "points")
             for id_ in self._column(f"SELECT id FROM {table} WHERE id NOT IN ({' UNION '.join(found)}) ORDER BY id")
         ]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.schema import Metric, OverheadRecord, Prompt, Recipe, TensorDistance, UserError
+from bench.schema import Metric, OverheadRecord, Prompt, Recipe, Share, TensorDistance, UserError
 from bench.stats import Transform
 from bench.store.checksums import digest_of_sums
 from bench.store.queries import Queries
@@ -112,14 +112,21 @@ class BoardQueries(Queries):
 
     def runs(self, suite_id: int, engine: str) -> list[StoredRun]:
         rows = self._rows(
-            "SELECT command, started_at, finished_at, details, digest FROM runs "
+            "SELECT runs.id, command, started_at, finished_at, details, digest FROM runs "
             "JOIN environments ON environments.id = environment_id WHERE suite_id = ? AND engine = ? ORDER BY runs.id",
             [suite_id, engine],
         )
         return [
-            StoredRun(command, started, finished, json.loads(details), digest)
-            for command, started, finished, details, digest in rows
+            StoredRun(command, started, finished, json.loads(details), digest, tuple(self.shares(id_)))
+            for id_, command, started, finished, details, digest in rows
         ]
+
+    def shares(self, run_id: int) -> list[Share]:
+        """Who did what of a run."""
+        columns = ", ".join(Share.model_fields)
+        rows = self._rows(f"SELECT {columns} FROM workers WHERE run_id = ?", [run_id])
+        shares = [Share(**dict(zip(Share.model_fields, row, strict=True))) for row in rows]
+        return sorted(shares, key=lambda share: (len(share.name), share.name))
 
     def parity_reports(self, suite_id: int) -> list[tuple[bool, dict[str, Any]]]:
         """(whether they passed, the reports) that compare engines on a suite."""

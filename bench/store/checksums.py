@@ -20,6 +20,7 @@ CORE: dict[str, tuple[str, ...]] = {
     "environments": (),
     "suites": (),
     "runs": (),
+    "workers": (),
     "inputs": (),
     "metrics": (),
     "overhead_records": (),
@@ -44,7 +45,8 @@ PARTS = CORE | BULK
 ORDER = {"completion_texts": "generation_id, input_id, sample", "point_evaluations": "point_id, evaluation_id",
          "prompt_scores": "evaluation_id, metric_id, input_id", "statistics": "evaluation_id, metric_id, input_id",
          "estimates": "evaluation_id, id", "weight_distances": "evaluation_id, id",
-         "trial_validations": "trial_id, step", "expert_trials": "suite_id, checkpoint, trial_id"}  # fmt: skip
+         "workers": "run_id, name", "trial_validations": "trial_id, step",
+         "expert_trials": "suite_id, checkpoint, trial_id"}  # fmt: skip
 CHUNK = 10_000  # rows that are one text at a time
 
 

@@ -46,9 +46,9 @@ def _parts(db: Database, tables: list[str]) -> list[tuple[str, str]]:
         "generations": "id IN (SELECT generation_id FROM copy.points)",
         "evaluations": "id IN (SELECT evaluation_id FROM copy.point_evaluations)",
     }
-    for table, keys in references.items():  # what a suite, a generation or an evaluation consists of
+    for table, keys in references.items():  # what a suite, a run, a generation or an evaluation consists of
         for column, parent in keys:
-            if parent in ("suites", "generations", "evaluations"):
+            if parent in ("suites", "runs", "generations", "evaluations"):
                 parts.setdefault(table, f"{column} IN (SELECT id FROM copy.{parent})")
     shared = [table for table in references if table not in parts]  # prompts, metrics, mixtures, environments
     for table in shared:

@@ -14,6 +14,9 @@ CREATE TABLE suites (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, definiti
 CREATE TABLE runs (id INTEGER PRIMARY KEY, suite_id INTEGER NOT NULL REFERENCES suites(id),
     engine TEXT NOT NULL, environment_id INTEGER NOT NULL REFERENCES environments(id),
     command TEXT NOT NULL, started_at TEXT NOT NULL, finished_at TEXT);
+CREATE TABLE workers (run_id INTEGER NOT NULL REFERENCES runs(id), name TEXT NOT NULL, node TEXT NOT NULL,
+    device TEXT NOT NULL, n_generated INTEGER NOT NULL, n_judged INTEGER NOT NULL, generating_s REAL NOT NULL,
+    judging_s REAL NOT NULL, present_s REAL NOT NULL, PRIMARY KEY (run_id, name)) WITHOUT ROWID;
 CREATE TABLE inputs (id INTEGER PRIMARY KEY, set_name TEXT NOT NULL CHECK (set_name != ''),
     row INTEGER NOT NULL, text TEXT NOT NULL, UNIQUE (set_name, row, text));
 CREATE TABLE metrics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, direction TEXT NOT NULL,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from bench.schema import Recipe, Sampling
+from bench.schema import Recipe, Sampling, Share
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ class StoredRun:
     finished_at: str | None
     environment: Mapping[str, Any]
     digest: str
+    workers: tuple[Share, ...]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from bench.schema import (
     Point,
     Prompt,
     Recipe,
+    Share,
     Suite,
     TensorDistance,
     TrialRecord,
@@ -86,6 +87,16 @@ class Store(Reader):
     def finish_run(self, run_id: int) -> None:
         with self._writing("runs"):
             self.db.execute("UPDATE runs SET finished_at = ? WHERE id = ?", [now(), run_id])
+
+    def put_shares(self, run_id: int, shares: Sequence[Share]) -> None:
+        """Who did what of a run."""
+        with self._writing("workers"):
+            self.db.conn.executemany(
+                "INSERT INTO workers (run_id, name, node, device, n_generated, n_judged, generating_s, judging_s, "
+                "present_s) VALUES (:run, :name, :node, :device, :n_generated, :n_judged, :generating_s, :judging_s, "
+                ":present_s)",
+                [{"run": run_id, **share.model_dump()} for share in shares],
+            )
 
     def mixture(self, key: str, engine: str, dtype: str, recipe: Recipe, digests: Mapping[str, str]) -> int:
         """The id of a mixture of checkpoint bytes on an engine."""

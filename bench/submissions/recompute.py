@@ -15,6 +15,7 @@ from itertools import permutations
 import numpy as np
 
 import evaluators
+from bench import engines
 from bench.progress import Advance, Task
 from bench.run.worker import estimates
 from bench.schema import Estimate, Prompt, TensorDistance, UserError
@@ -70,7 +71,7 @@ def generations(store: Reader) -> Iterator[Mismatch]:
     """Keys, counts, and that every prompt of the suite has all its samples."""
     everyone: list[Prompt] | None = None
     labels = Labels(store)
-    mixtures = {mixture.id: mixture.key for mixture in store.mixtures()}
+    mixtures = {mixture.id: mixture for mixture in store.mixtures()}
     for generation in store.generations():
         prompts, completions = store.generated(generation.id)
         sampling = generation.sampling
@@ -88,8 +89,11 @@ def generations(store: Reader) -> Iterator[Mismatch]:
         everyone = prompts if everyone is None else everyone
         if prompts != everyone:
             yield Mismatch("generations", row, "prompts", len(prompts), f"the {len(everyone)} of the other generations")
+        mixture = mixtures[generation.mixture_id]
         keys = [
-            content_keys.generation_key(mixtures[generation.mixture_id], order, sampling) for order in orders(prompts)
+            content_keys.generation_key(mixture.key, order, sampling, shard)
+            for order in orders(prompts)
+            for shard in dict.fromkeys([engines.shard_prompts(mixture.engine), None])  # older versions had none
         ]
         expected = {"key": generation.key if generation.key in keys else keys[0], "n_prompts": len(prompts),
                     "n_completions": len(completions), "n_tokens": sum(c.n_tokens for c in completions)}  # fmt: skip

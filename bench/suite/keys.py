@@ -40,9 +40,11 @@ def mixture_key(engine: str, version: int, dtype: str, recipe: Recipe, digests: 
     return key_of("mixture", engine, version, dtype, recipe.space, members, recipe.filter_p, base, *beyond)
 
 
-def generation_key(mixture: str, prompts: Sequence[Prompt], sampling: Sampling) -> str:
+def generation_key(mixture: str, prompts: Sequence[Prompt], sampling: Sampling, shard: int | None = None) -> str:
+    """`shard`: how many prompts are completed in one call, for an engine whose completions depend on it."""
     texts = [(p.set, p.row, p.text) for p in prompts]
-    return key_of("generation", mixture, texts, sampling.model_dump(mode="json"))
+    beyond = [] if shard is None else [("shard", shard)]
+    return key_of("generation", mixture, texts, sampling.model_dump(mode="json"), *beyond)
 
 
 def evaluation_key(subject: str, evaluator: str, version: int, options: Mapping[str, Any], data: Sequence[str]) -> str:

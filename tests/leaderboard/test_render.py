@@ -79,6 +79,16 @@ def test_table_shows_numbers_of_the_view(toy_database: Path, toy_site: Path) -> 
     assert len(reach) > 30  # the rest are derived: rank correlations, barriers, models per token
 
 
+def test_the_run_page_shows_who_did_what_and_how_busy_they_were(toy_site: Path) -> None:
+    """Worker 2 generated for 6 s and judged for 1 s of its 10."""
+    page = (toy_site / "runs.html").read_text(encoding="utf-8")
+    row = re.search(r'<tr><th scope="row">worker 2</th>.*?</tr>', page)
+    assert row is not None
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", row[0])
+    assert cells[:-1] == ["node 1", "cpu", "30", "60", "6.0", "1.0", "10.0"]
+    assert "width: 70%" in cells[-1] and cells[-1].endswith("70 %")
+
+
 def test_the_download_is_the_view(toy_database: Path, toy_site: Path) -> None:
     with (toy_site / "results.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.reader(file))

@@ -18,6 +18,7 @@ from bench.schema import (
     PromptSource,
     Recipe,
     Sampling,
+    Share,
     Suite,
     canonical_json,
 )
@@ -27,6 +28,11 @@ from methods import registry
 
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1"> & \u2028 \'quoted\' "'
 WORDS = ("great", "terrible")
+WORKERS = [
+    Share(name=f"worker {i}", node="node 1", device="cpu", n_generated=30, n_judged=60, generating_s=3.0 * i,
+          judging_s=1.0, present_s=10.0)
+    for i in (1, 2)
+]  # fmt: skip
 CHECKPOINTS = {"base": "a" * 64, "expert": "b" * 64, "antiexpert": "c" * 64}
 
 
@@ -212,6 +218,7 @@ def fill(store: Store, suite: Suite, engine: str = "transformers", *, seed: int 
             environment=environment,
             control=suite.goal[0].control,
         )
+    store.put_shares(run, WORKERS)
     store.finish_run(run)
 
 

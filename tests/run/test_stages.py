@@ -7,7 +7,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import pytest
 import lerpbench as lb
 from bench import engines
 from bench.engines.transformers import TransformersEngine
-from bench.progress import silently
+from bench.progress import Advance, silent, silently
 from bench.run import stages
 from bench.run.prepare import Work, status
 from bench.run.stages import Run, spread
 from bench.run.units import Piece, Serve
 from bench.schema import Recipe, UserError
+from bench.store.read import Reader
 from bench.store.write import Store
 from evaluators.judges import Judges
 from leaderboard.show.render import render
@@ -96,6 +98,29 @@ def test_a_second_run_opens_no_engine_and_changes_no_result(finished: Path, tiny
     before = view(finished, "results")
     assert run(prepared(tiny_suite), Store.open(finished)).opened == 0
     assert view(finished, "results") == before
+
+
+def test_who_did_what_is_on_record_also_of_a_run_that_was_stopped(
+    finished: Path, tiny_suite: Path, tmp_path: Path
+) -> None:
+    with closing(Reader.open(finished)) as store:
+        (suite,) = store.suites()
+        run, *_ = store.runs(suite.id, suite.engine)
+        (share,) = run.workers
+        assert (share.name, share.n_generated, share.n_judged) == ("this process", 6, 6 * 4)
+    assert 0 < share.generating_s < share.busy_s < share.present_s
+
+    @contextmanager
+    def stopping(title: str, total: int) -> Iterator[Advance]:
+        yield silent
+        raise KeyboardInterrupt
+
+    work, store = prepared(tiny_suite), Store.open(tmp_path / "r.db")
+    run = Run(work, store, store.environment({}, "d"), stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run.execute(CountingEngines(work), Judges("cpu"))
+    (stored,) = store.runs(run.suite_id, work.engine)
+    assert stored.finished_at is None and [share.n_generated for share in stored.workers] == [6]
 
 
 def test_stages_one_by_one_give_what_one_run_gives(finished: Path, tiny_suite: Path, tmp_path: Path) -> None:
