@@ -16,6 +16,7 @@ TABLE = {
     "nll": "evaluators.nll:SentenceNLL",
     "next_token": "evaluators.next_token:NextToken",
     "linearity": "evaluators.linearity:Linearity",
+    "kl_to_base": "evaluators.kl_to_base:KlToBase",
     "weight_distance": "evaluators.weight_distance:WeightDistance",
     "huggingface": "evaluators.huggingface:HuggingFace",
 }

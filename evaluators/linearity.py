@@ -7,23 +7,18 @@ once, is its logits.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bench.progress import Advance, silent
-from bench.schema import Estimate, Metric, Prompt, PromptSource, Recipe
-from bench.serving import ServedModel
-from bench.stats import Floats, RatioStatistic, ratio_statistic
-from bench.suite.prompts import load_prompts, texts_digest
-from evaluators.base import Answer, ContrastEvaluator, Judgement
-
-CONTEXTS = {name: PromptSource(source=f"mini:prompts/{name}") for name in ("neutral", "positive", "negative")}
+from bench.schema import Estimate, Metric, Recipe
+from bench.stats import Floats
+from evaluators.base import Answer, Judgement
+from evaluators.contexts import ContextEvaluator, divergence, normalised
 
 
-class Linearity(ContrastEvaluator):
+class Linearity(ContextEvaluator):
     """The weights mixture W against the logits mixture L of the same coefficients: their next token after a context.
 
     `kl_weights_logits`: the mean over contexts of sum_v W(v) [log W(v) - log L(v)], in nats: KL(W || L), what is lost
@@ -33,9 +28,6 @@ class Linearity(ContrastEvaluator):
     """
 
     source = "the lazy-training claim of arXiv 2211.12092, section 5, tested directly"
-    contexts: dict[str, PromptSource] = Field(
-        default=CONTEXTS, min_length=1, description="name -> where its contexts are; the next token is predicted"
-    )
     top_p: float = Field(default=0.9, gt=0, le=1, description="the nucleus: the fewest likeliest tokens with this mass")
 
     def metrics(self) -> tuple[Metric, ...]:
@@ -46,29 +38,11 @@ class Linearity(ContrastEvaluator):
             self.metric("nucleus_overlap", "neutral", "share", overlap),
         )
 
-    def data_digests(self) -> list[str]:
-        return [texts_digest(self.positions)]
-
-    @cached_property
-    def positions(self) -> list[Prompt]:
-        """All contexts in order; read once.  Raises UserError for a source that cannot be read."""
-        return load_prompts(self.contexts)
-
     def beside(self, recipe: Recipe) -> Sequence[Recipe]:
         """The members, each by itself."""
         if not _is_sum(recipe):
             return ()
         return [Recipe(space="weights", coefficients={name: 1}) for name in recipe.coefficients]
-
-    def answer(self, model: ServedModel, advance: Advance = silent) -> Answer:
-        """log p(next token | context), (N, V); NaN for a context that is longer than the model's."""
-        limit = model.context_length()
-        fit = [i for i, context in enumerate(self.positions) if len(model.token_ids(context.text)) <= limit]
-        logprobs = model.next_token_logprobs([self.positions[i].text for i in fit])
-        found = np.full((len(self.positions), logprobs.shape[-1]), np.nan, np.float32)
-        found[fit] = logprobs
-        advance(len(self.positions))
-        return found
 
     def compare(self, recipe: Recipe, answer: Answer, beside: Sequence[Answer]) -> Judgement:
         if not _is_sum(recipe):
@@ -79,16 +53,10 @@ class Linearity(ContrastEvaluator):
         kl, overlap = self.metrics()
         w, z = weights[scored], logits[scored]
         summaries = [
-            self._summary(kl, divergence(w, z), scored),
-            self._summary(overlap, shared_mass(w, z, self.top_p), scored),
+            self.mean(kl, divergence(w, z), scored),
+            self.mean(overlap, shared_mass(w, z, self.top_p), scored),
         ]
         return Judgement(summaries=summaries, items=self.positions)
-
-    def _summary(self, metric: Metric, values: Floats, scored: NDArray[np.bool_]) -> RatioStatistic:
-        """values: those of the scored contexts.  Contexts are clusters of their own."""
-        everywhere = np.zeros(len(scored))
-        everywhere[scored] = values
-        return ratio_statistic(metric.name, np.arange(len(scored)), everywhere, len(scored), scored=scored)
 
     def _not_judged(self, metric: Metric, recipe: Recipe) -> Estimate:
         reason = f"a mixture of {recipe.space}; see the weights mixture of the same coefficients"
@@ -109,17 +77,6 @@ def mixed(coefficients: Sequence[float], logprobs: Sequence[NDArray[np.float32]]
     for coefficient, logprob in zip(coefficients, logprobs, strict=True):
         total += coefficient * logprob.astype(np.float64)
     return total
-
-
-def normalised(logits: NDArray[np.floating]) -> Floats:
-    """Log-softmax over the last axis in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
-
-
-def divergence(p: Floats, q: Floats) -> Floats:
-    """KL(p || q) of log-probabilities (N, V), nats.  Returns (N,)."""
-    return np.asarray((np.exp(p) * (p - q)).sum(axis=-1))
 
 
 def shared_mass(p: Floats, q: Floats, top_p: float) -> Floats:

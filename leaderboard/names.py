@@ -1,5 +1,7 @@
 """What the leaderboard calls metrics."""
 
+DIVERGENCE = "kl_to_base"  # how far any mixture has moved, whatever its method's parameter means
+
 TITLES = {
     "perplexity_dexperts": "Perplexity, as in DExperts",
     "perplexity_median": "Perplexity, median",
@@ -13,6 +15,7 @@ TITLES = {
     "nll_negative": "NLL of negative sentences",
     "kl_weights_logits": "KL, weights from logits",
     "nucleus_overlap": "Nucleus overlap",
+    DIVERGENCE: "KL to the base",
 }
 
 

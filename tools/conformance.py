@@ -26,7 +26,7 @@ from bench.engines.transformers import TransformersEngine
 from bench.schema import PromptSource, Recipe
 from bench.suite.checkpoints import Checkpoint, digests, open_tensors, resolve
 from bench.suite.prompts import load_set
-from evaluators.linearity import divergence
+from evaluators.contexts import divergence
 from methods.arithmetic import TaskArithmetic
 from methods.base import merged
 from methods.interpolation import G1, G2

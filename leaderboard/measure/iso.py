@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.schema import Number
+from bench.schema import ENSEMBLES, Number, Recipe
 from bench.stats import Floats, bootstrap_weights, with_interval
 from evaluators.protocols import twins
 from leaderboard.measure.rank import Series
@@ -88,8 +88,8 @@ def reported(board: Board) -> list[str]:
 def _target(board: Board, series: Sequence[Series], prompts: str, half: "Half", value: float, *, up: bool) -> Target:
     chosen = [(s, choose(board, s, half, value, up=up)) for s in series]
     reached = [(s, setting) for s, setting in chosen if setting is not None]
-    reports = _reports(board, [setting for _, setting in reached], prompts)
-    rows = [Reached(s, setting, metrics=report) for (s, setting), report in zip(reached, reports, strict=True)]
+    found = reports(board, [setting for _, setting in reached], prompts)
+    rows = [Reached(s, setting, metrics=report) for (s, setting), report in zip(reached, found, strict=True)]
     missed = [Reached(s, None, "not reached by a measured setting") for s, setting in chosen if setting is None]
     return Target(
         value, tuple(_with_differences(board, [*sorted(rows, key=lambda row: _price(board, row)), *missed], prompts))
@@ -127,14 +127,14 @@ def choose(board: Board, series: Series, half: Half, target: float, *, up: bool)
     strength = half.strength
     places = [i for i in series.places if np.isfinite(strength[i])]
     if series.kind == "curve":
-        found = _crossings(board, series, places, strength, target)
+        found = crossings(board, series, places, strength, target)
     else:
         met = [i for i in places if (strength[i] >= target if up else strength[i] <= target)]
         found = [Setting(i, i, 0.0, inside(board, i), board.places[i].recipe.models_per_token) for i in met]
-    return min(found, key=lambda s: _at(half.price, s), default=None)
+    return min(found, key=lambda s: value_at(half.price, s), default=None)
 
 
-def _at(values: Floats, setting: Setting) -> float:
+def value_at(values: Floats, setting: Setting) -> float:
     """Linear between a setting's neighbours; at one of them its own value alone, since the other may be infinite."""
     if setting.share == 0:
         return float(values[setting.left])
@@ -146,7 +146,7 @@ def inside(board: Board, place: int) -> str:
     return board.places[place].label.removeprefix(board.places[place].method).strip("()") or "as it is"
 
 
-def _crossings(board: Board, series: Series, places: Sequence[int], strength: Floats, target: float) -> list[Setting]:
+def crossings(board: Board, series: Series, places: Sequence[int], strength: Floats, target: float) -> list[Setting]:
     found = []
     for left, right in pairwise(places):
         a, b = strength[left] - target, strength[right] - target
@@ -155,9 +155,15 @@ def _crossings(board: Board, series: Series, places: Sequence[int], strength: Fl
         share = float(a / (a - b))
         x = [float(board.places[i].params[series.axis]) for i in (left, right)]
         at = plain(round((1 - share) * x[0] + share * x[1], 3))
-        models = max(board.places[i].recipe.models_per_token for i in (left, right))
+        models = models_between(board.places[left].recipe, board.places[right].recipe)
         found.append(Setting(left, right, share, f"{series.axis}={at}", models))
     return found
+
+
+def models_between(left: Recipe, right: Recipe) -> int:
+    """Models per token between two neighbours: each may lack a member whose coefficient is 0 just there."""
+    joined = left.coefficients.keys() | right.coefficients.keys() if left.space in ENSEMBLES else ()
+    return max(left.models_per_token, right.models_per_token, len(joined))
 
 
 def measure(sums: PerPrompt, settings: Sequence[Setting], rows: NDArray[np.bool_]) -> tuple[Floats, Floats, int]:
@@ -176,7 +182,7 @@ def measure(sums: PerPrompt, settings: Sequence[Setting], rows: NDArray[np.bool_
     return between(part.values(np.ones((1, n))))[0], between(part.values(bootstrap_weights(n))), n
 
 
-def _reports(board: Board, settings: Sequence[Setting], prompts: str) -> list[tuple[tuple[str, Number], ...]]:
+def reports(board: Board, settings: Sequence[Setting], prompts: str) -> list[tuple[tuple[str, Number], ...]]:
     """For each setting (metric, estimate on the half that did not choose)."""
     columns = []
     for metric in reported(board) if settings else ():

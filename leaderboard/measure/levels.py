@@ -1,4 +1,4 @@
-"""Pure: the settings at which methods may be compared: at their reach, at equal strength, after an equal step.
+"""Pure: the settings at which methods may be compared: at their reach, at equal strength, KL to the base, or step.
 
 Alpha means something else in each method, so a comparison has to say what it holds equal; a level is one such choice.
 """
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.schema import Goal
+from leaderboard.measure.divergence import rank_at_divergences
 from leaderboard.measure.iso import Setting, halves, inside, rank_at_targets
 from leaderboard.measure.rank import PRICE, Series, affordable, find_series
-from leaderboard.names import title
+from leaderboard.names import DIVERGENCE, title
 from leaderboard.numbers import plain
 from leaderboard.read.board import ALL, Board, PerPrompt
 
@@ -49,7 +50,12 @@ class Level:
 
 def find_levels(board: Board, series: Sequence[Series], prompts: str = ALL) -> list[Level]:
     """Every level that at least two methods share."""
-    found = [reach(board, series, prompts), *_targets(board, series, prompts), *_steps(board, series, prompts)]
+    found = [
+        reach(board, series, prompts),
+        *_targets(board, series, prompts),
+        *_divergences(board, series, prompts),
+        *_steps(board, series, prompts),
+    ]
     return [level for level in found if len(level.entries) > 1]
 
 
@@ -85,6 +91,16 @@ def _targets(board: Board, series: Sequence[Series], prompts: str) -> list[Level
         value = plain(target.value)
         found.append(Level(f"{sign}-{value}", f"{name} {value} {words}", about, entries, prompts, True))
     return found
+
+
+def _divergences(board: Board, series: Sequence[Series], prompts: str) -> list[Level]:
+    about = "Settings with the same KL to the base; numbers from the half of the prompts that chose none of them."
+    return [
+        Level(f"kl-{plain(target.value)}", f"{title(DIVERGENCE)} {plain(target.value)} nats", about,
+              tuple(_chosen(board, row.series, row.setting) for row in target.rows if row.setting is not None),
+              prompts, True)
+        for target in rank_at_divergences(board, series, prompts)
+    ]  # fmt: skip
 
 
 def _chosen(board: Board, series: Series, setting: Setting) -> Entry:

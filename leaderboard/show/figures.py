@@ -3,6 +3,7 @@
 The script holds no numbers and no names of methods; it draws `curves` and `frontier` from this.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +13,11 @@ from evaluators.protocols import twins
 from leaderboard.charts.layout import on_page
 from leaderboard.charts.panel import BAND, Panel, axis, color, logarithmic, stretched, style
 from leaderboard.measure.rank import Series, price_limit
-from leaderboard.names import family, title
+from leaderboard.names import DIVERGENCE, family, title
 from leaderboard.numbers import RULE, short
 from leaderboard.read.board import ALL, Board, MetricInfo
+
+TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)  # nats
 
 
 def of_points(board: Board) -> dict[str, MetricInfo]:
@@ -61,6 +64,7 @@ def page_data(board: Board, series: Sequence[Series]) -> dict[str, Any]:
         "control": board.goal.control,
         "cost": board.goal.price,
         "limit": {prompts: short(price_limit(board, prompts, board.goal.price)) for prompts in sets},
+        "divergence": divergence_axis(board),
         "figures": figures(board, series),
     }
 
@@ -115,7 +119,7 @@ def _curve_figures(board: Board, series: Sequence[Series]) -> list[dict[str, Any
         stem = re.sub(r"_\d+$", "", metric)
         heading = title(metric) if stem == metric else f"{title(stem)}-n"
         found.append({"id": f"curves-{stem}", "group": "curves", "kind": "curves",
-                      "metrics": _kin(board, metric, stem), "title": f"{heading} against alpha"})  # fmt: skip
+                      "metrics": _kin(board, metric, stem), "title": f"{heading} against strength"})  # fmt: skip
     return found
 
 
@@ -126,8 +130,25 @@ def _kin(board: Board, metric: str, stem: str) -> list[str]:
 
 
 def _frontier(board: Board) -> list[dict[str, Any]]:
+    """The control against the price, and against the divergence from the base."""
     control, price = board.goal.control, board.goal.price
-    if control not in board.metrics or price not in board.metrics:
-        return []
-    return [{"id": "frontier", "group": "frontier", "kind": "frontier", "metrics": [control, price],
-             "title": f"{title(control)} against {price}"}]  # fmt: skip
+    found = []
+    if control in board.metrics and price in board.metrics:
+        found.append({"id": "frontier", "group": "frontier", "kind": "frontier", "metrics": [control, price],
+                      "title": f"{title(control)} against {price}"})  # fmt: skip
+    if control in board.metrics and DIVERGENCE in board.metrics:
+        found.append({"id": "frontier-kl", "group": "frontier", "kind": "frontier", "metrics": [control, DIVERGENCE],
+                      "title": f"{title(control)} against {title(DIVERGENCE)}"})  # fmt: skip
+    return found
+
+
+def divergence_axis(board: Board) -> dict[str, Any] | None:
+    """Which metric the axis of the divergence shows, by its root, and its ticks; None where it was not measured."""
+    known = [v for i in range(len(board.places)) if (v := board.value(i, DIVERGENCE)) is not None]
+    if not known:
+        return None
+    most = max(known)
+    ticks = [0.0, *(t for t in TICKS if 0.004 * most < t < 1.3 * most)]  # closer to 0 they would overlap
+    return {"metric": DIVERGENCE,
+            "axis": {"tickmode": "array", "tickvals": [math.sqrt(t) for t in ticks],
+                     "ticktext": [f"{t:g}" for t in ticks]}}  # fmt: skip

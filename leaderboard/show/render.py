@@ -22,6 +22,7 @@ from bench.store.values import ResultRow
 from leaderboard import names, numbers, paper
 from leaderboard.measure import overhead, protocols, submissions
 from leaderboard.measure.comparison import Comparison, compare_level, compare_places
+from leaderboard.measure.divergence import rank_at_divergences
 from leaderboard.measure.iso import rank_at_targets, reported
 from leaderboard.measure.levels import Level, find_levels
 from leaderboard.measure.pareto import areas, pareto_places
@@ -193,7 +194,7 @@ def board_files(
 
 
 def rankings(board: Board, series: Sequence[Series]) -> dict[str, dict[str, Any]]:
-    """What the ranking page shows for all prompts and for each set: targets up and down, areas, the front."""
+    """What the ranking page shows for all prompts and each set: at equal strength, at equal KL, areas, the front."""
     found, control, price = {}, board.goal.control, board.goal.price
     for prompts in (ALL, *board.sets):
         up, down = rank_at_targets(board, series, prompts)
@@ -202,7 +203,10 @@ def rankings(board: Board, series: Sequence[Series]) -> dict[str, dict[str, Any]
             for name, places in (("up", pareto_places(board, prompts, up=True)),
                                  ("down", pareto_places(board, prompts, up=False)))
         }  # fmt: skip
-        found[prompts] = {"up": up, "down": down, "areas": areas(board, series, prompts), "fronts": fronts}
+        found[prompts] = {
+            "up": up, "down": down, "divergences": rank_at_divergences(board, series, prompts),
+            "areas": areas(board, series, prompts), "fronts": fronts,
+        }  # fmt: skip
     return found
 
 

@@ -5,7 +5,7 @@
   const query = new URLSearchParams(location.search), first = Object.keys(data.metrics)[0];
   const state = {
     prompts: data.sets.includes(query.get("prompts")) ? query.get("prompts") : "",
-    scale: query.get("scale") === "d" ? "d" : "x",
+    scale: query.get("scale") === "d" || (query.get("scale") === "kl" && data.divergence) ? query.get("scale") : "x",
     metric: data.metrics[query.get("metric")] ? query.get("metric") : first,
     hidden: new Set((query.get("hide") || "").split(",").filter(Boolean)),
   };
@@ -13,7 +13,7 @@
   const figures = Object.fromEntries(data.figures.map((figure) => [figure.id, figure]));
   const chosen = {}; // figure -> metric, where a figure offers several
   const shown = (series) => !state.hidden.has(series.slug);
-  const position = (i) => (state.scale === "d" ? data.places[i].d : data.places[i].x[0]);
+  const position = (i) => (state.scale === "d" ? data.places[i].d : state.scale === "kl" ? root(i) : data.places[i].x[0]);
   const named = (metric) => plain(data.metrics[metric].unit ? `${data.metrics[metric].title} (${data.metrics[metric].unit})` : data.metrics[metric].title);
 
   // ------------------------------------------------------------------------------------------------- numbers
@@ -25,6 +25,9 @@
   }
   const of = (column, i) => (Array.isArray(column) ? column[i] ?? null : column);
   const known = (c) => (i) => typeof c.v[i] === "number";
+  // The divergence from the base by its root, which a step from the base changes evenly.
+  const root = (i) => Math.sqrt(Math.max(columns(data.divergence.metric).v[i], 0));
+  const standing = (i) => state.scale !== "kl" || known(columns(data.divergence.metric))(i);
   // Value, interval and n as cells of the table; null where nothing was measured.
   function cells(c, i) {
     const n = of(c.n, i), N = of(c.N, i), why = c.why && c.why[i];
@@ -50,7 +53,7 @@
   const over = (order, ...metrics) => ({ customdata: order, text: order.map((i) => words(i, ...metrics)), hovertemplate: "%{text}<extra></extra>" });
 
   function curve(metric, series) {
-    const c = columns(metric), order = series.places.filter(known(c)).sort((a, b) => position(a) - position(b));
+    const c = columns(metric), order = series.places.filter(known(c)).filter(standing); // by the swept parameter
     const line = { x: order.map(position), y: order.map((i) => c.v[i]), mode: "lines+markers", ...series.style, ...over(order, metric) };
     const framed = order.filter((i) => c.lo[i] !== null), there = framed.map(position);
     const band = { x: [...there, ...there.slice().reverse()], y: [...framed.map((i) => c.lo[i]), ...framed.map((i) => c.hi[i]).reverse()],
@@ -59,31 +62,32 @@
   }
   function reference(metric, series, span) { // a single model: a mark by distance, else a line across
     const c = columns(metric), [i] = series.places, { color } = series.style.line;
-    if (!known(c)(i)) return [];
+    if (!known(c)(i) || !standing(i)) return [];
     const mark = { x: [position(i)], y: [c.v[i]], mode: "markers", marker: { ...series.style.marker, size: 9 }, ...over([i], metric),
       error_y: c.lo[i] === null ? undefined : error(c, [i], { color, thickness: 1.2, width: 3 }) };
     const line = { x: span, y: [c.v[i], c.v[i]], mode: "lines", line: { color, width: 1.3, dash: "dot" }, ...over([i, i], metric) };
-    return [state.scale === "d" ? mark : line];
+    return [state.scale === "x" ? line : mark];
   }
   function curves(metric) {
     const lines = data.series.filter((s) => s.kind === "curve"), xs = lines.flatMap((s) => s.places.map(position));
     const span = xs.length ? [Math.min(...xs), Math.max(...xs)] : [0, 1];
     const points = data.series.filter((s) => s.kind === "point" && shown(s)).flatMap((s) => reference(metric, s, span));
-    const x = state.scale === "d" ? "distance along θ⁺ − θ⁻" : plain([...new Set(lines.map((s) => s.axis))].join(" or "));
+    const x = state.scale === "d" ? { title: "distance along θ⁺ − θ⁻" } : state.scale === "kl" ? { title: named(data.divergence.metric), ...data.divergence.axis }
+      : { title: plain([...new Set(lines.map((s) => s.axis))].join(" or ")) };
     return { data: [...points, ...lines.filter(shown).flatMap((s) => curve(metric, s))],
-      layout: page({ title: x }, { title: named(metric), ...data.axes[metric][columns(metric).set] }) };
+      layout: page(x, { title: named(metric), ...data.axes[metric][columns(metric).set] }) };
   }
-  function frontier() {
-    const cost = columns(data.cost), control = columns(data.control);
+  function frontier(price) {
+    const cost = columns(price), control = columns(data.control), moved = price !== data.cost, x = (i) => (moved ? root(i) : cost.v[i]);
     const traces = data.series.filter(shown).map((series) => {
       const order = series.places.filter((i) => known(cost)(i) && known(control)(i)), { line, marker } = series.style;
       const plane = series.kind === "plane", whisker = { color: `${line.color}:0.45`, thickness: 1, width: 0, visible: !plane };
-      return { x: order.map((i) => cost.v[i]), y: order.map((i) => control.v[i]), mode: series.kind === "curve" ? "lines+markers" : "markers",
+      return { x: order.map(x), y: order.map((i) => control.v[i]), mode: series.kind === "curve" ? "lines+markers" : "markers",
         line, opacity: plane ? 0.55 : 1, marker: { ...marker, size: plane ? 6 : series.kind === "point" ? 11 : 8 },
-        error_x: error(cost, order, whisker), error_y: error(control, order, whisker), ...over(order, data.control, data.cost) };
+        error_x: moved ? undefined : error(cost, order, whisker), error_y: error(control, order, whisker), ...over(order, data.control, price) };
     });
-    const made = page({ title: `${named(data.cost)}, logarithmic`, ...data.prices[cost.set] }, { title: named(data.control) });
-    const limit = data.limit[state.prompts];
+    const across = moved ? { title: named(price), ...data.divergence.axis } : { title: `${named(price)}, logarithmic`, ...data.prices[cost.set] };
+    const made = page(across, { title: named(data.control) }), limit = moved ? null : data.limit[state.prompts];
     const shapes = limit ? [{ type: "line", x0: limit, x1: limit, yref: "paper", y0: 0, y1: 1, line: { color: "--soft", width: 1.2, dash: "dot" } }] : [];
     return { data: traces.filter((trace) => trace.x.length), layout: { ...made, shapes } };
   }
@@ -93,7 +97,7 @@
     const id = box.dataset.figure, figure = figures[id];
     if (id === "any") about();
     const metrics = id === "any" ? [state.metric] : figure.kind === "curves" ? [chosen[id] || figure.metrics[0]] : figure.metrics;
-    draw(box, { ...(id !== "any" && figure.kind === "frontier" ? frontier() : curves(metrics[0])), ...table(metrics) });
+    draw(box, { ...(id !== "any" && figure.kind === "frontier" ? frontier(figure.metrics[1]) : curves(metrics[0])), ...table(metrics) });
   }
   function about() {
     const info = data.metrics[state.metric], better = { higher: "Higher is better.", lower: "Lower is better." }[info.direction] || "";

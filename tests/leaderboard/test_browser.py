@@ -122,6 +122,21 @@ def test_prompt_set_and_scale_are_permalinks(chromium: Browser, site: Path) -> N
     assert "prompts=neutral" in chromium.run("return location.search")
 
 
+def test_any_methods_strength_may_be_its_divergence_from_the_base(chromium: Browser, site: Path) -> None:
+    """A mark stands at the root of its KL, in the curves where that axis is chosen and in a figure of its own."""
+    chromium.open((site / "index.html").as_uri() + "?scale=kl")
+    ready(chromium, "index")
+    assert chromium.run("return document.getElementById('scale').value") == "kl"
+    kl = chromium.run("return JSON.parse(document.getElementById('data').textContent).values.kl_to_base[''].v")
+    for figure in ("curves-sentiment", "frontier-kl"):
+        trace = chromium.run(
+            f"const t = document.querySelector('#{figure} .canvas').data.at(-1); return [t.x.slice(), t.customdata]"
+        )
+        assert trace[0] == pytest.approx([kl[i] ** 0.5 for i in trace[1]])
+    ticks = chromium.run("return document.querySelector('#frontier-kl .canvas').layout.xaxis.ticktext")
+    assert ticks[0] == "0" and "0.1" in ticks
+
+
 def test_plots_show_the_chosen_prompts(chromium: Browser, site: Path) -> None:
     chromium.open(site / "index.html")
     ready(chromium, "index")
@@ -167,7 +182,7 @@ def test_ranking_of_each_prompt_set(chromium: Browser, site: Path) -> None:
     chromium.open((site / "ranking.html").as_uri() + "?prompts=neutral")
     ready(chromium, "ranking")
     assert shown(chromium, "h2")[0] == "Steering up, neutral prompts"
-    assert len(shown(chromium, "h2")) == 4
+    assert len(shown(chromium, "h2")) == 5
     assert set(shown(chromium, "td .n")) >= {"n 3"}  # the half of 6 neutral prompts
     choose(chromium, "[data-chooses=prompts]", "all")
     assert shown(chromium, "h2")[0] == "Steering up"

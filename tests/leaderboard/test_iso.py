@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from toyboard import PROMPTS
 
-from leaderboard.measure.iso import Setting, choose, choosing_half, halves, rank_at_targets
+from leaderboard.measure.iso import Setting, choose, choosing_half, halves, models_between, rank_at_targets
 from leaderboard.measure.rank import Series, find_series
 from leaderboard.read.board import Board, PerPrompt
 from leaderboard.read.query import open_stores, read_boards
+from methods.interpolation import G1
+from methods.prompting import Cfg
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,13 @@ def test_dexperts_between_base_and_three_models_costs_three(board: Board) -> Non
     """DExperts at alpha 0 is the base alone, but any alpha beside it runs all three."""
     setting = cheapest(board, series_of(board, "dexperts"), 0.6)
     assert isinstance(setting, Setting) and setting.models == 3
+
+
+def test_between_two_single_members_both_run() -> None:
+    """Guidance at 0 is the base and at 1 the prompted base: one model each, and two for what lies between."""
+    ends = [Cfg(alpha=alpha, text="x").recipe() for alpha in (0, 1)]
+    assert [end.models_per_token for end in ends] == [1, 1] and models_between(*ends) == 2
+    assert models_between(G1(alpha=0).recipe(), G1(alpha=1).recipe()) == 1
 
 
 def test_no_statistics_no_ranking(board: Board) -> None:

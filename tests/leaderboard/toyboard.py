@@ -166,6 +166,7 @@ METRICS = [
     Metric(name="perplexity_dexperts", direction="lower"),
     Metric(name="surprise", description="unknown to the leaderboard; <b>hostile</b> description"),
     Metric(name="distinct_2", direction="higher"),
+    Metric(name="kl_to_base", unit="nats"),
     Metric(name="nll_positive", direction="lower", unit="nats"),
     Metric(name="nll_negative", direction="lower", unit="nats"),
     Metric(name="next_token[great]", description="a positive word"),
@@ -184,11 +185,14 @@ def all_estimates(statistics: Sequence[RatioStatistic]) -> list[Estimate]:
 
 
 def plain_estimates(recipe: Recipe, mean: float) -> list[Estimate]:
+    push = recipe.coefficients.get("expert", 0.0) - recipe.coefficients.get("antiexpert", 0.0)
+
     def one(metric: str, value: float | None, prompts: str | None = None, reason: str | None = None) -> Estimate:
         return Estimate(metric=metric, prompts=prompts, value=value, n_scored=0 if value is None else 36, n_total=36,
                         reason=reason)  # fmt: skip
 
     return [
+        one("kl_to_base", 0.04 * push**2 * (1.5 if recipe.space == "logits" else 1)),
         one("distinct_2", 0.9 - 0.1 * abs(mean - 0.5)),
         one("distinct_2", 0.91 - 0.1 * abs(mean - 0.5), "neutral"),
         one("nll_positive", 4 - mean),
