@@ -47,11 +47,8 @@ class Judges:
         if (kind, source) not in self._loaded:
             import torch
 
-            from evaluators.activations import block_gelus
-
             checkpoint = resolve(source)
             model = load_model(loader, checkpoint, dtype=torch.float32).to(self.device)
-            block_gelus(model)
             judge = Judge(checkpoint, model, load_tokenizer(checkpoint))
             self._loaded[kind, source] = examined(judge)
         return self._loaded[kind, source]

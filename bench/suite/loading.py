@@ -7,15 +7,20 @@ from bench.suite.checkpoints import Checkpoint
 
 
 def load_model(kind: Any, checkpoint: Checkpoint, **options: Any) -> Any:
-    """`kind.from_pretrained` in evaluation mode, every parameter from the files.  Raises UserError.
+    """`kind.from_pretrained` in evaluation mode, every parameter from the files, quick on a CPU.  Raises UserError.
 
     `kind`: one of transformers' Auto classes, which fill what the files lack with random numbers.
     """
+    from bench.suite.activations import block_gelus
+    from bench.suite.products import by_onednn
+
     model, info = _from_pretrained(kind, checkpoint, output_loading_info=True, **options)
     if lacking := sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"]))):
         more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
         source = checkpoint.source
         raise UserError(f"checkpoint {source}: its weights do not fit its config.json: no {lacking[0]}{more}")
+    block_gelus(model)
+    by_onednn(model)
     return model.eval()
 
 

@@ -9,7 +9,6 @@ from transformers import CohereConfig, CohereForCausalLM
 
 from bench.suite.heads import head_of
 from evaluators import scoring
-from evaluators.activations import BlockedGELU
 from evaluators.judges import Judge, Judges
 from evaluators.packing import Packing, packed_states
 from evaluators.scoring import distinct_items, head_nlls, run_packed, run_padded, token_nlls
@@ -100,15 +99,6 @@ def test_pieces_of_the_head_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(scoring, "HEAD_ROWS", 4)
     monkeypatch.setitem(scoring.LOGITS_AT_ONCE, "cpu", 100)  # the softmax of two tokens at a time
     assert torch.allclose(head_nlls(head, hidden, targets), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("shape", [(3, 5), (2, 70_000)])  # less than a piece, and a piece and a bit
-def test_the_blocked_gelu_is_the_tanh_formula(shape: tuple[int, int]) -> None:
-    x = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    expected = torch.nn.functional.gelu(x.double(), approximate="tanh")
-    rounded = BlockedGELU()(x.bfloat16())
-    assert torch.allclose(rounded.double(), expected, rtol=1e-2, atol=1e-2)  # bfloat16 has 8 bits
-    assert torch.allclose(BlockedGELU()(x).double(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_judge_that_scales_its_logits_is_asked_as_it_answers(tiny_trio: dict[str, Path]) -> None:

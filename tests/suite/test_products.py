@@ -1,0 +1,79 @@
+"""Products by oneDNN against torch's own."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from bench.suite.products import by_onednn, product
+
+WEIGHT = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])  # (N, K)
+BIAS = torch.tensor([0.5, 0.0, -0.5])
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@torch.inference_mode()
+def test_a_product_by_hand() -> None:
+    x = torch.tensor([[1.0, 1.0], [2.0, -1.0]])
+    assert product(x, WEIGHT, BIAS).tolist() == [[3.5, 7.0, 10.5], [0.5, 2.0, 3.5]]
+    assert product(x, WEIGHT, None).tolist() == [[3.0, 7.0, 11.0], [0.0, 2.0, 4.0]]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    "x", [normal(1, 16), normal(40, 16), normal(2, 3, 16), normal(5, 4, 16).transpose(0, 1), normal(0, 16)]
+)
+@pytest.mark.parametrize("weight", [normal(8, 16), normal(16, 8).t()])
+def test_it_is_the_linear_map_of_any_layout(x: Tensor, weight: Tensor) -> None:
+    expected = nn.functional.linear(x.double(), weight.double(), normal(8).double())
+    found = product(x, weight, normal(8))
+    assert found.shape == expected.shape
+    assert torch.allclose(found.double(), expected, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_other_dtypes_are_multiplied_by_torch() -> None:
+    x, weight = normal(4, 16).bfloat16(), normal(8, 16).bfloat16()
+    assert torch.equal(product(x, weight, None), nn.functional.linear(x, weight))
+
+
+@pytest.mark.parametrize("shape", [(5, 16), (2, 3, 16)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_its_gradients_are_the_linear_map_s(shape: tuple[int, ...], biased: bool) -> None:
+    given = [normal(*shape), normal(8, 16), *([normal(8)] if biased else [])]
+    theirs = [x.clone().requires_grad_() for x in given]
+    ours = [x.clone().requires_grad_() for x in given]
+    nn.functional.linear(*theirs).square().sum().backward()
+    product(ours[0], ours[1], ours[2] if biased else None).square().sum().backward()
+    for x, y in zip(ours, theirs, strict=True):
+        assert x.grad is not None and y.grad is not None
+        assert torch.allclose(x.grad, y.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_a_frozen_weight_gets_no_gradient() -> None:
+    x = normal(3, 16).requires_grad_()
+    weight = normal(8, 16)
+    product(x, weight, None).sum().backward()
+    assert x.grad is not None and torch.allclose(x.grad, weight.sum(dim=0).expand(3, -1), atol=1e-5)
+    assert weight.grad is None
+
+
+@torch.inference_mode()
+def test_a_model_keeps_its_kinds_and_follows_its_weights() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), Conv1D(2, 6))
+    x = normal(3, 4)
+    before = model(x)
+    by_onednn(model)
+    other = copy.deepcopy(model)
+    assert isinstance(model[0], nn.Linear) and isinstance(model[2], Conv1D)
+    assert torch.allclose(model(x), before, atol=1e-6)
+    for parameter in model.parameters():
+        parameter.mul_(2)  # as a mixture is written into a served model
+    assert torch.allclose(model[0](x), 2 * other[0](x), atol=1e-6)
+    assert torch.allclose(other(x), before, atol=1e-6)
