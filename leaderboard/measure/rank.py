@@ -39,6 +39,10 @@ class Series:
         swept = [key for key in self.axis.split(",") if key in params]
         return ", ".join(f"{key}={plain(params[key])}" for key in swept) or "as it is"
 
+    def spaces(self, board: Board) -> list[str]:
+        """Where its places are mixed."""
+        return sorted({board.places[i].recipe.space for i in self.places})
+
     @property
     def slug(self) -> str:
         return "".join(c if c.isalnum() or c in "_-" else "-" for c in self.name).strip("-")

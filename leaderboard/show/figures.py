@@ -38,6 +38,7 @@ def page_data(board: Board, series: Sequence[Series]) -> dict[str, Any]:
                 "slug": s.slug,
                 "kind": s.kind,
                 "axis": s.axis,
+                "spaces": s.spaces(board),
                 "places": list(s.places),
                 "style": style(color(s.slot), s.slot),
             }

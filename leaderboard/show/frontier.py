@@ -4,17 +4,17 @@ One vector image of plain values: the page has it in the reader's colours, `fron
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leaderboard.charts.panel import logarithmic
 from leaderboard.measure.rank import Row, price_limit
 from leaderboard.numbers import number
 from leaderboard.read.board import ALL, Board
+from leaderboard.show.still import apart, round_values, scale, ticks
 
 WIDTH, HEIGHT = 760, 400
 LEFT, RIGHT, TOP, BOTTOM = 56, 540, 14, 352  # of the plane; names stand right of it
-LINE = 19  # from one name to the next
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def picture(board: Board, rows: Sequence[Row]) -> Picture | None:
             at[i] = (math.log(price), strength)
     if not at:
         return None
-    x, y = _scale([p for p, _ in at.values()], LEFT, RIGHT), _scale([s for _, s in at.values()], BOTTOM, TOP)
+    x, y = scale([p for p, _ in at.values()], LEFT, RIGHT), scale([s for _, s in at.values()], BOTTOM, TOP)
     drawn = [(row, {i: Mark(x(at[i][0]), y(at[i][1]), _label(board, i)) for i in row.series.places if i in at})
              for row in rows]  # fmt: skip
     drawn = [(row, marks) for row, marks in drawn if marks]
@@ -77,10 +77,10 @@ def picture(board: Board, rows: Sequence[Row]) -> Picture | None:
         tuple(
             Track(row.series.name, row.series.slot, row.models_per_token, row.series.kind == "curve",
                   tuple(marks.values()), end, name_y)
-            for (row, marks), end, name_y in zip(drawn, ends, _apart([end.y for end in ends]), strict=True)
+            for (row, marks), end, name_y in zip(drawn, ends, apart([end.y for end in ends], TOP, BOTTOM), strict=True)
         ),
-        _ticks(logarithmic([math.exp(p) for p, _ in at.values()])["tickvals"], lambda v: x(math.log(v)), LEFT, RIGHT),
-        _ticks(_round_values([s for _, s in at.values()]), y, TOP, BOTTOM),
+        ticks(logarithmic([math.exp(p) for p, _ in at.values()])["tickvals"], lambda v: x(math.log(v)), LEFT, RIGHT),
+        ticks(round_values([s for _, s in at.values()]), y, TOP, BOTTOM),
         limit_x if limit_x is not None and LEFT <= limit_x <= RIGHT else None,
     )  # fmt: skip
 
@@ -89,35 +89,3 @@ def _label(board: Board, i: int) -> str:
     values = (board.value(i, metric) for metric in (board.goal.control, board.goal.price))
     strength, price = map(number, values)
     return f"{board.places[i].label}: {board.goal.control} {strength}, {board.goal.price} {price}"
-
-
-def _scale(values: Sequence[float], start: float, end: float) -> Callable[[float], float]:
-    """Values -> positions, with a margin of a twentieth at both ends."""
-    low, high = min(values), max(values)
-    margin = (high - low) / 20 or 1.0
-    low, high = low - margin, high + margin
-    return lambda value: round(start + (value - low) / (high - low) * (end - start), 1)
-
-
-def _ticks(values: Sequence[float], at: Callable[[float], float], low: int, high: int) -> tuple[tuple[float, str], ...]:
-    return tuple((at(value), f"{value:g}") for value in values if low <= at(value) <= high)
-
-
-def _round_values(values: Sequence[float]) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten: three to eight over the values' span."""
-    span = max(values) - min(values) or 1.0
-    step = next(s for s in (10.0 ** math.floor(math.log10(span)) * f for f in (0.1, 0.2, 0.5, 1, 2)) if span / s <= 7)
-    first = math.ceil(min(values) / step) - 1
-    return [round((first + k) * step, 12) for k in range(int(span / step) + 3)]
-
-
-def _apart(heights: Sequence[float]) -> list[float]:
-    """The heights, moved so that names stand LINE apart, or closer where there are many, all of them in the plane."""
-    line = min(LINE, (BOTTOM - TOP) / max(1, len(heights) - 1))
-    order, found = sorted(range(len(heights)), key=lambda k: (heights[k], k)), list(heights)
-    above, below = TOP - line, BOTTOM + line
-    for k in order:
-        found[k] = above = max(found[k], above + line)
-    for k in reversed(order):
-        found[k] = below = min(found[k], below - line)
-    return [round(height, 1) for height in found]

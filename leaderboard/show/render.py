@@ -31,7 +31,7 @@ from leaderboard.paper.static import palette
 from leaderboard.read.board import ALL, Board
 from leaderboard.read.merge import load_boards
 from leaderboard.read.query import open_stores
-from leaderboard.show import completions, figures, frontier, share
+from leaderboard.show import completions, figures, frontier, history, share
 from leaderboard.show.cells import write_csv
 from leaderboard.show.cite import bibtex
 
@@ -147,6 +147,7 @@ def board_files(
         "cost": board.goal.price,
         "goals": goals,
         "reported": reported(board),
+        "spaces": {s.name: " ".join(s.spaces(board)) for s in series},
         "spent": overhead.spending(board, series),
         "times": {s.name: time_over_base(board, s) for s in series if board.overhead},
     }
@@ -161,10 +162,12 @@ def board_files(
             "tables": tables,
             "data": data,
             "picture": image,
+            "tracks": still.tracks if still else (),
             "uses": ranked[ALL]["up" if board.goal.sign > 0 else "down"],
             "verdicts": [(prompts, verdict(board, rows, prompts)) for prompts, rows in tables],
             "groups": grouped(data["figures"]),
             "families": families(board),
+            "choices": sorted({space for one in series for space in one.spaces(board)}),
             "shared": shared_picture(board, tables[0][1], url) if cards else "",
         },
         "ranking": {"rankings": ranked},
@@ -175,6 +178,7 @@ def board_files(
         "paper": {"figures": drawn, "data": paper.page_data(board, drawn)},
         "submissions": {
             "submissions": submissions.handed_in(board),
+            "history": history.over_time(board, tables[0][1]) if len(board.databases) > 1 else None,
             "spreads": {metric: submissions.spreads(board, metric) for metric in board.columns},
         },
         "runs": {},
@@ -327,6 +331,7 @@ def summary(board: Board, folder: str) -> dict[str, Any]:
         "board": board, "folder": folder, "facts": facts(board), "engine": [board.engine],
         "attribute": [board.goal.control], "model": sorted(models),
         "method": sorted({place.method for place in board.places}),
+        "space": sorted({place.recipe.space for place in board.places}),
     }  # fmt: skip
 
 

@@ -3,16 +3,19 @@
 (function () {
   const { make, remember, charts: { data, number, plain, said, draw, start } } = window.lerpbench;
   const query = new URLSearchParams(location.search), first = Object.keys(data.metrics)[0];
+  const own = ["prompts", "scale", "metric", "space", "hide"]; // what the address keeps for this script
   const state = {
     prompts: data.sets.includes(query.get("prompts")) ? query.get("prompts") : "",
     scale: query.get("scale") === "d" || (query.get("scale") === "kl" && data.divergence) ? query.get("scale") : "x",
     metric: data.metrics[query.get("metric")] ? query.get("metric") : first,
+    space: query.get("space") || "",
     hidden: new Set((query.get("hide") || "").split(",").filter(Boolean)),
   };
   const byId = (id) => document.getElementById(id);
   const figures = Object.fromEntries(data.figures.map((figure) => [figure.id, figure]));
   const chosen = {}; // figure -> metric, where a figure offers several
-  const shown = (series) => !state.hidden.has(series.slug);
+  const within = (series) => !state.space || series.spaces.includes(state.space);
+  const shown = (series) => within(series) && !state.hidden.has(series.slug);
   const position = (i) => (state.scale === "d" ? data.places[i].d : state.scale === "kl" ? root(i) : data.places[i].x[0]);
   const named = (metric) => plain(data.metrics[metric].unit ? `${data.metrics[metric].title} (${data.metrics[metric].unit})` : data.metrics[metric].title);
 
@@ -105,8 +108,10 @@
   }
   function redraw() {
     document.querySelectorAll("[data-set]").forEach((box) => { box.hidden = box.dataset.set !== state.prompts; });
+    document.querySelectorAll("[data-space]").forEach((row) => { row.hidden = state.space !== "" && !row.dataset.space.split(" ").includes(state.space); });
     document.querySelectorAll("[data-figure]").forEach(show);
-    remember({ ...(state.prompts && { prompts: state.prompts }), ...(state.scale !== "x" && { scale: state.scale }),
+    const others = [...new URLSearchParams(location.search)].filter(([key]) => !own.includes(key));
+    remember({ ...Object.fromEntries(others), ...(state.space && { space: state.space }), ...(state.prompts && { prompts: state.prompts }), ...(state.scale !== "x" && { scale: state.scale }),
       ...(state.metric !== first && { metric: state.metric }), ...(state.hidden.size && { hide: [...state.hidden].join(",") }) });
   }
   function swatch(series) {
@@ -119,15 +124,16 @@
     return svg;
   }
   for (const series of data.series) {
-    const button = make("button", { type: "button", "aria-pressed": String(shown(series)) }, swatch(series), series.name);
+    const button = make("button", { type: "button", "aria-pressed": String(!state.hidden.has(series.slug)), "data-space": series.spaces.join(" ") }, swatch(series), series.name);
     button.addEventListener("click", () => {
-      state.hidden[shown(series) ? "add" : "delete"](series.slug);
-      button.setAttribute("aria-pressed", String(shown(series)));
+      state.hidden[state.hidden.has(series.slug) ? "delete" : "add"](series.slug);
+      button.setAttribute("aria-pressed", String(!state.hidden.has(series.slug)));
       redraw();
     });
     byId("legend").append(button);
   }
-  for (const name of ["prompts", "scale", "metric"]) {
+  for (const name of ["prompts", "scale", "metric", "space"].filter(byId)) {
+    if (![...byId(name).options].some(({ value }) => value === state[name])) state[name] = byId(name).value;
     byId(name).value = state[name];
     byId(name).addEventListener("change", (event) => { state[name] = event.target.value; redraw(); });
   }

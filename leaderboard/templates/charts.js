@@ -48,7 +48,7 @@
   // picture: traces (`data`), `layout`, and the table's `head` and `rows()`; a row begins with its place.
   function draw(box, picture) {
     const canvas = box.querySelector(".canvas"), style = getComputedStyle(document.documentElement);
-    if (!drawn.has(box)) box.querySelector(".data").addEventListener("toggle", () => fill(box));
+    if (!drawn.has(box)) prepare(box, canvas);
     drawn.set(box, picture);
     if (picture.data.length) {
       if (!canvas.data) canvas.replaceChildren();
@@ -66,6 +66,17 @@
       canvas.replaceChildren(make("p", { class: "gone" }, "Nothing to draw for these prompts; the table has what is stored."));
     }
     fill(box);
+  }
+  function prepare(box, canvas) {
+    const table = box.querySelector(".data"), save = make("button", { type: "button", class: "save" }, "Save as SVG");
+    table.addEventListener("toggle", () => fill(box));
+    table.before(save);
+    save.addEventListener("click", () => { // as it is shown, on the page's ground
+      if (!canvas.data) return;
+      const ground = getComputedStyle(document.documentElement).getPropertyValue("--bg").trim(), { width, height } = canvas.getBoundingClientRect();
+      Plotly.downloadImage({ data: canvas.data, layout: { ...canvas.layout, paper_bgcolor: ground } },
+        { format: "svg", filename: ["lerpbench", box.dataset.figure, box.dataset.panel].filter(Boolean).join("-"), width: Math.round(width), height: Math.round(height) });
+    });
   }
   // A cell is text, or text with what it sorts by and its title.
   function cell(value, first) {

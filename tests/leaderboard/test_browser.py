@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import axe_core_python
 import numpy as np
@@ -91,6 +93,35 @@ def test_what_to_use_at_a_strength(chromium: Browser, site: Path) -> None:
     options = chromium.run("return [...document.querySelector('[data-chooses=strength]').options].map((o) => o.value)")
     choose(chromium, "[data-chooses=strength]", options[-1])
     assert shown(chromium, "[data-strength] h3") == [f"Sentiment {options[-1]} or more"] != first
+
+
+def test_methods_of_one_space(chromium: Browser, site: Path) -> None:
+    """Rows, legend and lines of the chosen space alone; the address keeps it, beside what others chose."""
+    chromium.open((site / "index.html").as_uri() + "?strength=0.7")
+    ready(chromium, "index")
+    choose(chromium, "#space", "logits")
+    assert shown(chromium, "[data-set=''] tbody th > a") == ["dexperts"] == shown(chromium, "#legend button")
+    lines = "return document.querySelector('#frontier .canvas').data.length"
+    assert chromium.run(lines) == 1
+    assert chromium.run("return location.search") == "?strength=0.7&space=logits"
+    chromium.call("POST", "/refresh", {})
+    ready(chromium, "index")
+    assert shown(chromium, "#legend button") == ["dexperts"]
+    choose(chromium, "#space", "")
+    assert len(shown(chromium, "#legend button")) == chromium.run(lines) > 4
+
+
+def test_a_figure_is_saved_as_svg(chromium: Browser, site: Path, tmp_path: Path) -> None:
+    chromium.devtools("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    chromium.open(site / "index.html")
+    ready(chromium, "index")
+    chromium.run("document.querySelector('#frontier .save').click()")
+    path, until = tmp_path / "lerpbench-frontier.svg", time.monotonic() + 20
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    text = path.read_text(encoding="utf-8")
+    assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "Perplexity, logarithmic" in text and "var(--" not in text
 
 
 def test_columns_sort(chromium: Browser, site: Path) -> None:
@@ -398,6 +429,12 @@ def test_many_boards_are_filtered(chromium: Browser, make_database: MakeDatabase
     choose(chromium, "[data-chooses=method]", "g2")
     assert shown(chromium, ".card h2") == ["The one suite", "The three suite", "The two suite"]
     assert "method=g2" in chromium.run("return location.search")
+    choose(chromium, "[data-chooses=method]", "")
+    for name, value in (("space", "weights"), ("attribute", "sentiment"), ("model", "mini:expert")):
+        choose(chromium, f"[data-chooses={name}]", value)
+        assert len(shown(chromium, ".card h2")) == 4
+    choose(chromium, "[data-chooses=space]", "logits")
+    assert shown(chromium, ".card h2") == ["The one suite", "The three suite", "The two suite"]
     chromium.open(tmp_path / "four-transformers" / "submissions.html")
     chromium.wait("document.readyState === 'complete'")
     assert shown(chromium, "[aria-label=Submissions] tbody th") == ["ann", "ben"]

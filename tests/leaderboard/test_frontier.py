@@ -11,7 +11,8 @@ from leaderboard.measure.rank import find_series, rank, steering
 from leaderboard.read.board import Board
 from leaderboard.read.merge import load_boards
 from leaderboard.read.query import open_stores
-from leaderboard.show.frontier import BOTTOM, LEFT, LINE, RIGHT, TOP, _apart, _round_values, _scale, picture
+from leaderboard.show.frontier import BOTTOM, LEFT, RIGHT, TOP, picture
+from leaderboard.show.still import LINE, apart, round_values, scale
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -25,15 +26,15 @@ def board(toy_database: Path) -> Board:
 
 def test_a_scale_leaves_a_twentieth_at_both_ends() -> None:
     """10 to 30 with a margin of 1: 9 at 0, 31 at 220, so 10 at 10 and 20 at 110."""
-    at = _scale([10, 30], 0, 220)
+    at = scale([10, 30], 0, 220)
     assert (at(10), at(20), at(30)) == (10, 110, 210)
-    assert _scale([5], 0, 100)(5) == 50
+    assert scale([5], 0, 100)(5) == 50
 
 
 @pytest.mark.parametrize("low", [-0.3, 0.0, 0.07, 12.0])
 @pytest.mark.parametrize("span", [0.013, 0.35, 0.95, 1.0, 7.2, 950.0])
 def test_ticks_are_few_and_cover_the_values(low: float, span: float) -> None:
-    ticks = [t for t in _round_values([low, low + span]) if low <= t <= low + span]
+    ticks = [t for t in round_values([low, low + span]) if low <= t <= low + span]
     assert 2 <= len(ticks) <= 9
     steps = {round((b - a) / (ticks[1] - ticks[0]), 6) for a, b in pairwise(ticks)}
     assert steps == {1.0}
@@ -41,7 +42,7 @@ def test_ticks_are_few_and_cover_the_values(low: float, span: float) -> None:
 
 def test_names_stand_apart_and_keep_their_order() -> None:
     heights = [100.0, 101.0, 300.0, 99.0]
-    found = _apart(heights)
+    found = apart(heights, TOP, BOTTOM)
     ordered = [found[k] for k in sorted(range(4), key=lambda k: heights[k])]
     assert all(b - a >= LINE - 1e-9 for a, b in pairwise(ordered))
     assert found[2] == 300.0
@@ -49,7 +50,7 @@ def test_names_stand_apart_and_keep_their_order() -> None:
 
 def test_many_names_stand_closer_and_all_inside_the_plane() -> None:
     for heights in ([300.0] * 24, [352.0, 352.0, 14.0, 352.0], [TOP + 14.0 * k for k in range(25)]):
-        found = _apart(heights)
+        found = apart(heights, TOP, BOTTOM)
         ordered = [found[k] for k in sorted(range(len(heights)), key=lambda k: (heights[k], k))]
         assert ordered[0] >= TOP - 0.1 and ordered[-1] <= BOTTOM + 0.1
         assert all(b - a > 10 for a, b in pairwise(ordered))
