@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from bench.run.parity import ParityReport
     from bench.run.prepare import Work
     from bench.run.stages import Stage
+    from bench.run.tracking import Tracker
     from bench.run.worker import EngineFactory
     from bench.schema import OverheadRecord
     from bench.store.write import Store
@@ -148,6 +149,7 @@ def run(
     workers: int | str | None = None,
     ray: str | None = None,
     task: Task = on_terminal,
+    log: "Tracker | None" = None,
     command: str = "",
 ) -> Outcome:
     """Generate and judge a suite into a database, and write the leaderboard's pages where `site` is given.
@@ -157,30 +159,33 @@ def run(
     and that are not fine-tuned yet are made first, as `finetune` does.  `stages`: some of generate, probe, evaluate.
     `workers`: so many processes or GPUs at once, or "auto"; `ray`: the address of a cluster that has them
     (docs/SCALE.md).  `task` shows progress (`bench.progress`); `command` goes on record.
+    `log`: trackio or wandb are told each point's numbers when they are stored (`bench.run.tracking`).
     """
     from bench import engines
     from bench.experts.plan import record
     from bench.run.stages import Run
+    from bench.run.tracking import find, tracked
 
+    tracker = find(log)
     if site is not None:
         require_folder(Path(site))
     work = _with_experts(load(suite), db, engine, only, limit_prompts, task)
     command = command or f"lerpbench.run({work.suite.name!r})"
     device = _device()
     with closing(_store(db)) as store:
-        one_run = Run(work, store, _environment(store), task, command)
-        record(work.experts, store, one_run.suite_id)
-        shares: Sequence[Share] = ()
-        if workers is None and ray is None:
-            early = (
-                partial(_first_pages, db, site, task) if site and live and engines.quick_to_open(work.engine) else None
-            )
-            one_run.execute(_opener(work, device), Judges(device), stages, early)
-        else:
-            from bench.cluster import nodes, points
+        with tracked(tracker, work.suite, work.engine) as told:
+            one_run = Run(work, store, _environment(store), task, command, told)
+            record(work.experts, store, one_run.suite_id)
+            shares: Sequence[Share] = ()
+            if workers is None and ray is None:
+                early = site and live and engines.quick_to_open(work.engine)
+                first = partial(_first_pages, db, site, task) if early else None
+                one_run.execute(_opener(work, device), Judges(device), stages, first)
+            else:
+                from bench.cluster import nodes, points
 
-            quieten()
-            shares = points.execute(one_run, nodes.number(str(workers or "auto")), ray, stages)
+                quieten()
+                shares = points.execute(one_run, nodes.number(str(workers or "auto")), ray, stages)
         spec, whole = work.suite.overhead, work.complete and set(STAGES) <= set(stages)
         timed = _timed(work, work.suite, store, spec, task, command, again=False) if spec and whole else []
     if site is not None:

@@ -2,12 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from bench.cli.common import LiveOption, SiteOption, on_suite, out, say, this_command
+from bench.run.tracking import Tracker
 
 if TYPE_CHECKING:
     from bench.run.memory import Memory
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 
 
 @on_suite
-def run(site: SiteOption = Path("site"), live: LiveOption = True, **job: Any) -> None:
+def run(
+    site: SiteOption = Path("site"),
+    live: LiveOption = True,
+    log: Annotated[Tracker | None, typer.Option("--log", help="tell trackio or wandb each point's numbers")] = None,
+    **job: Any,
+) -> None:
     """Generate, judge and render a suite; what is stored already is not made again.
 
     Experts that the suite's `finetune` section asks for are made first, where they are missing. A run that was stopped
@@ -26,7 +32,7 @@ def run(site: SiteOption = Path("site"), live: LiveOption = True, **job: Any) ->
     import lerpbench
     from bench.cli.timing import show_overhead
 
-    outcome = lerpbench.run(**job, site=site, live=live, command=this_command())
+    outcome = lerpbench.run(**job, site=site, live=live, log=log, command=this_command())
     say(*outcome.shares, f"results: {outcome.db}")
     if outcome.overhead:
         show_overhead(outcome.overhead, f"suite {outcome.suite} on {outcome.engine}")

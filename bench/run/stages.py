@@ -13,6 +13,7 @@ from typing import Literal
 
 from bench.progress import Task
 from bench.run.prepare import NamedEvaluator, Work
+from bench.run.tracking import Told, untold
 from bench.run.units import Broken, Completed, Event, Failed, Inspect, Judge, Piece, Serve, Survived, Unit, Verdict
 from bench.run.worker import EngineFactory, Worker
 from bench.schema import Completion, Share, UserError
@@ -35,6 +36,7 @@ class Run:
     environment_id: int
     task: Task
     command: str = ""
+    told: Told = untold  # of each verdict that is stored
     broken: dict[str, list[str]] = field(default_factory=dict)  # a plugin's evaluator -> what broke, point by point
     failed: dict[str, str] = field(default_factory=dict)  # a point's label -> why its mixture cannot be used
     shares: Sequence[Share] = ()  # who did what, as far as it is done
@@ -154,9 +156,15 @@ class Run:
     def _stored(self, subject: str) -> None:
         """What is stored of a mixture or a generation stands at once at every point that shares it; a verdict on the
         checkpoints at the first."""
-        for position, planned in enumerate(self.work.planned):
-            if subject in (planned.mixture, planned.generation, planned.checkpoints if planned.first else None):
-                self._link(position)
+        for position in self._sharing(subject):
+            self._link(position)
+
+    def _sharing(self, subject: str) -> list[int]:
+        return [
+            position
+            for position, planned in enumerate(self.work.planned)
+            if subject in (planned.mixture, planned.generation, planned.checkpoints if planned.first else None)
+        ]
 
     # ------------------------------------------------------------------------------------------ what is to do
 
@@ -278,6 +286,8 @@ class Run:
             data=item.data,
         )  # fmt: skip
         self._stored(subject)
+        for position in self._sharing(subject):
+            self.told(self.work.planned[position].point, found.estimates)
 
 
 def spread(units: Sequence[Serve], n: int) -> list[Serve]:
