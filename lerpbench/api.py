@@ -178,9 +178,9 @@ def run(
             record(work.experts, store, one_run.suite_id)
             shares: Sequence[Share] = ()
             if workers is None and ray is None:
-                early = site and live and engines.quick_to_open(work.engine)
-                first = partial(_first_pages, db, site, task) if early else None
-                one_run.execute(_opener(work, device), Judges(device), stages, first)
+                quick = live and engines.quick_to_open(work.engine)
+                early = partial(_first_pages, db, site, task) if site and quick else None
+                one_run.execute(_opener(work, device), Judges(device), stages, early)
             else:
                 from bench.cluster import nodes, points
 
