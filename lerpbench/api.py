@@ -169,7 +169,7 @@ def run(
     tracker = find(log)
     if site is not None:
         require_folder(Path(site))
-    work = _with_experts(load(suite), db, engine, only, limit_prompts, task)
+    work = _with_experts(load(suite), db, engine, only, limit_prompts, workers, ray, task)
     command = command or f"lerpbench.run({work.suite.name!r})"
     device = _device()
     with closing(_store(db)) as store:
@@ -238,9 +238,17 @@ def parity(
     return report
 
 
-def finetune(suite: AnySuite = "mini-finetune", db: AnyPath = "results.db", *, task: Task = on_terminal) -> Rows:
+def finetune(
+    suite: AnySuite = "mini-finetune",
+    db: AnyPath = "results.db",
+    *,
+    workers: int | str | None = None,
+    ray: str | None = None,
+    task: Task = on_terminal,
+) -> Rows:
     """Make the suite's experts from its base, each the best of a grid of trials; finished trials are not repeated.
 
+    `workers` and `ray` as in `run`: so many trials at once.
     A row a trial, with the folder of its weights where they were kept.  See docs/FINETUNING.md.
     """
     from bench.experts.leaks import require_no_leak
@@ -256,9 +264,15 @@ def finetune(suite: AnySuite = "mini-finetune", db: AnyPath = "results.db", *, t
     from bench.experts.train import Workshop
     from bench.experts.train import finetune as train
 
+    rows = found.finetune.device_batch_size
+    elsewhere = None
+    if workers is not None or ray is not None:
+        from bench.cluster import nodes, trials
+
+        number = nodes.number(str(workers or "auto"))
+        elsewhere = partial(trials.train_elsewhere, experts, rows, task, number, ray)
     with closing(_store(db)) as store:
-        train(experts, Workshop(_device(), found.finetune.device_batch_size, task, machine()), store,
-              store.suite(found))  # fmt: skip
+        train(experts, Workshop(_device(), rows, task, machine()), store, store.suite(found), elsewhere)
     return [
         {"expert": expert.name, **record.trial.model_dump(), "perplexity": record.perplexity,
          "perplexity_of_base": record.validations[0][1], "n_train": record.n_train,
@@ -283,13 +297,14 @@ def _checked(suite: Suite, engine: str, only: Sequence[str] | None, limit_prompt
 
 
 def _with_experts(
-    suite: Suite, db: AnyPath, engine: str, only: Sequence[str] | None, limit_prompts: int | None, task: Task
-) -> "Work":
+    suite: Suite, db: AnyPath, engine: str, only: Sequence[str] | None, limit_prompts: int | None,
+    workers: int | str | None, ray: str | None, task: Task,
+) -> "Work":  # fmt: skip
     """As `prepare`, with experts made where they are missing: when all else is checked."""
     work = _checked(suite, engine, only, limit_prompts)
     if not work.unmade:
         return work
-    finetune(suite, db, task=task)
+    finetune(suite, db, workers=workers, ray=ray, task=task)
     return prepare(suite, engine, only, limit_prompts)
 
 

@@ -104,6 +104,6 @@ def _prepared(work: Work, name: str, store: Reader | None, free: int, workers: i
         memory=needed(work, engines.device()),
         device_bytes=free_and_total_bytes(engines.device())[1],
         unmade=work.unmade,
-        training_s=training_s(work.experts),
+        training_s=training_s(work.experts, workers),
         training_bytes=max(map(trained_bytes, work.unmade), default=0),
     )

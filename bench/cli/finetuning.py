@@ -4,10 +4,15 @@ from pathlib import Path
 
 from rich.table import Table
 
-from bench.cli.common import DbOption, SuiteArgument, out, say
+from bench.cli.common import DbOption, RayOption, SuiteArgument, WorkersOption, out, say
 
 
-def finetune(suite: SuiteArgument = "mini-finetune", db: DbOption = Path("results.db")) -> None:
+def finetune(
+    suite: SuiteArgument = "mini-finetune",
+    db: DbOption = Path("results.db"),
+    workers: WorkersOption = None,
+    ray: RayOption = None,
+) -> None:
     """Make the suite's experts from its base, by the suite's `finetune` section.
 
     Every setting of a grid is trained; the expert is the best by validation perplexity. Finished trials are not
@@ -17,7 +22,7 @@ def finetune(suite: SuiteArgument = "mini-finetune", db: DbOption = Path("result
     import lerpbench
     from leaderboard.numbers import number
 
-    rows = lerpbench.finetune(suite, db)
+    rows = lerpbench.finetune(suite, db, workers=workers, ray=ray)
     table = Table("expert", "learning rate", "batch", "steps", "validation perplexity", "base's", "seconds", "")
     for row in rows:
         table.add_row(

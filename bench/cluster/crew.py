@@ -40,6 +40,7 @@ class Finished:
     why: str
     hello: Hello | None
     ref: Any  # the answer, in the object store
+    actor: Any  # which gave it
 
 
 @dataclass
@@ -162,7 +163,7 @@ class Crew:
         seat.n_done[kind] += 1
         seat.spent_s[kind] += answer.duration_s
         agenda.done(unit)
-        yield Finished(unit, answer, "", seat.hellos[kind], ref)
+        yield Finished(unit, answer, "", seat.hellos[kind], ref, seat.actors[kind])
 
     def _greeted(self, seat: Seat, role: Role, hello: Hello) -> None:
         actor = seat.actors[role]
@@ -194,7 +195,8 @@ class Crew:
         for unit, _ in list(seat.units)[:1]:
             if not agenda.failed(unit):
                 agenda.done(unit)
-                yield Finished(unit, None, f"its worker was lost {TRIES} times, the last time so: {why}", None, None)
+                told = f"its worker was lost {TRIES} times, the last time so: {why}"
+                yield Finished(unit, None, told, None, None, None)
 
     def _taken(self) -> Seat:
         self._hired += 1

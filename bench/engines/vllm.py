@@ -174,6 +174,8 @@ class VllmEngine:
             "generation_config": "vllm",  # ignore the checkpoint's own sampling defaults
             "max_model_len": longest,
             "tensor_parallel_size": settings.tensor_parallel,
+            # In a worker of a cluster vLLM would hand its GPUs to Ray once more.
+            "distributed_executor_backend": "mp" if settings.tensor_parallel > 1 else None,
             "max_num_seqs": settings.max_num_seqs,
             "max_num_batched_tokens": max(settings.max_num_batched_tokens, longest),
             "max_logprobs": -1,  # whole next-token distributions may be asked for

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -192,13 +193,18 @@ def require_made(suite: Suite, experts: Iterable[PlannedExpert]) -> None:
             )
 
 
-def training_s(experts: Iterable[PlannedExpert]) -> float | None:
-    """Seconds that the trials left take at the finished ones' pace for a sentence; None where none is finished."""
+def training_s(experts: Iterable[PlannedExpert], workers: int = 1) -> float | None:
+    """Seconds that the trials left take, so many at once, at the finished ones' pace for a sentence; None where none is
+    finished."""
     trials = [(trial.record, trial.trial) for expert in experts for trial in expert.trials]
     learnt = sum(trial.steps * trial.batch_size for record, trial in trials if record is not None)
     left = sum(trial.steps * trial.batch_size for record, trial in trials if record is None)
     took = sum(record.duration_s for record, _ in trials if record is not None)
-    return took / learnt * left if learnt else None
+    if not learnt:
+        return None
+    unfinished = sum(record is None for record, _ in trials)
+    rounds = ceil(unfinished / workers) / unfinished if unfinished else 0.0
+    return took / learnt * left * rounds
 
 
 def record(experts: Sequence[PlannedExpert], store: Store, suite_id: int) -> None:

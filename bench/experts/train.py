@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +38,7 @@ from bench.suite.architecture import architecture
 from bench.suite.checkpoints import digest
 from bench.suite.loading import load_model, load_tokenizer
 
+Told = Callable[[], None]  # whenever a trial is finished
 VALIDATIONS = 10  # in the course of a trial
 CHECKPOINT_EVERY_S = 120.0  # what a killed trial loses at most, apart from a step
 IGNORED = -100  # the label of padding
@@ -54,9 +55,17 @@ class Workshop:
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
 
 
-def finetune(experts: Sequence[PlannedExpert], workshop: Workshop, store: Store, suite_id: int) -> None:
-    """Train what is not trained yet; every trial is in the store as soon as it is finished.  Raises UserError."""
+def finetune(
+    experts: Sequence[PlannedExpert], workshop: Workshop, store: Store, suite_id: int,
+    elsewhere: Callable[[Told], None] | None = None,
+) -> None:  # fmt: skip
+    """Train what is not trained yet; every trial is in the store as soon as it is finished.  Raises UserError.
+
+    `elsewhere` trains in other processes, before this one looks what is left, and tells of each finished trial.
+    """
     record(experts, store, suite_id)
+    if elsewhere is not None:
+        elsewhere(lambda: record(experts, store, suite_id))
     for expert in experts:
         for i, trial in enumerate(expert.trials):
             if trial.record is None:
@@ -67,6 +76,23 @@ def finetune(experts: Sequence[PlannedExpert], workshop: Workshop, store: Store,
     if workshop.device == "cuda":  # an engine in this process, or a worker's, may want all of it
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def settle(expert: PlannedExpert, trained: Collection[str]) -> None:
+    """Of trials that were trained side by side, keep the weights that one after the other would have been kept.
+
+    `trained`: their keys.
+    """
+    least = math.inf
+    for trial in expert.trials:
+        finished = trial.record
+        perplexity = None if finished is None else finished.perplexity
+        keep = perplexity is not None and perplexity <= least
+        least = min(least, math.inf if perplexity is None else perplexity)
+        if finished is not None and trial.key in trained and not keep:
+            put_record(trial, finished.model_copy(update={"checkpoint_digest": None}))
+            for folder in (trial.model, trial.adapter):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def choose(expert: PlannedExpert, workshop: Workshop) -> PlannedTrial:
@@ -107,10 +133,16 @@ def train(expert: PlannedExpert, trial: PlannedTrial, workshop: Workshop, title:
             environment=dict(workshop.environment),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        partial = trial.record_path.with_suffix(".partial")
-        partial.write_text(finished.model_dump_json(indent=1), encoding="utf-8")
-        partial.replace(trial.record_path)
+        put_record(trial, finished)
         shutil.rmtree(trial.folder / "training", ignore_errors=True)
+
+
+def put_record(trial: PlannedTrial, finished: TrialRecord) -> None:
+    """From now on the trial is finished."""
+    trial.folder.mkdir(parents=True, exist_ok=True)
+    partial = trial.record_path.with_suffix(".partial")
+    partial.write_text(finished.model_dump_json(indent=1), encoding="utf-8")
+    partial.replace(trial.record_path)
 
 
 @contextmanager
