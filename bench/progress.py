@@ -5,6 +5,7 @@ A `Task` opens a stage (its title, how much there is) and yields the `Advance` t
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -33,18 +34,48 @@ def on_terminal(title: str, total: int) -> Iterator[Advance]:
         yield advance
 
 
+def line(advance: Advance, who: str, what: str) -> None:
+    """What one of several workers is at: a line under the bar, where the task shows any."""
+    if isinstance(advance, Shown):
+        advance.lines[who] = what
+
+
+class Shown(ABC):
+    """An advance with lines under it, a worker each."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, str] = {}
+
+    @abstractmethod
+    def __call__(self, n: int) -> None: ...
+
+
 @contextmanager
 def _bar(title: str, total: int) -> Iterator[Advance]:
     from rich import progress
-    from rich.console import Console
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.text import Text
 
     columns = (
         progress.TextColumn("{task.description}", markup=False), progress.BarColumn(), progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(), progress.TextColumn("left"), progress.TimeRemainingColumn(),
     )  # fmt: skip
-    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(shown(title), total=total)
-        yield lambda n: bar.advance(task, n)
+    bar = progress.Progress(*columns)
+    task = bar.add_task(shown(title), total=total)
+
+    class Bar(Shown):
+        def __call__(self, n: int) -> None:
+            bar.advance(task, n)
+
+    advance = Bar()
+
+    def seen() -> Group:
+        workers = [Text(shown(f"  {who}: {what}"), no_wrap=True) for who, what in list(advance.lines.items())]
+        return Group(bar.get_renderable(), *workers)
+
+    with Live(get_renderable=seen, console=Console(stderr=True)):
+        yield advance
 
 
 @contextmanager
@@ -52,16 +83,19 @@ def _lines(title: str, total: int) -> Iterator[Advance]:
     started = last = time.perf_counter()
     done = 0
 
-    def advance(n: int) -> None:
-        nonlocal done, last
-        done += n
-        now = time.perf_counter()
-        if done < total and now - last >= EVERY_S:
-            last = now
-            _tell(f"{title}: {_state(done, total, now - started)}")
+    class Lines(Shown):
+        def __call__(self, n: int) -> None:
+            nonlocal done, last
+            done += n
+            now = time.perf_counter()
+            if done < total and now - last >= EVERY_S:
+                last = now
+                _tell(f"{title}: {_state(done, total, now - started)}")
+                for who, what in self.lines.items():
+                    _tell(f"  {who}: {what}")
 
     _tell(f"{title}: {total} ...")
-    yield advance
+    yield Lines()
     _tell(f"{title}: done in {time.perf_counter() - started:.1f} s")
 
 

@@ -384,10 +384,12 @@ class Share(Value):
         return min(1.0, self.busy_s / self.present_s) if self.present_s else 0.0
 
     def __str__(self) -> str:
-        return (
-            f"{self.name} on {self.node} ({self.device}): {self.n_generated} generated, {self.n_judged} judged, "
-            f"{self.busy:.0%} busy"
-        )
+        return f"{self.name} on {self.node} ({self.device}): {self.told}"
+
+    @property
+    def told(self) -> str:
+        """How much it did, and how busy it was."""
+        return f"{self.n_generated} generated, {self.n_judged} judged, {self.busy:.0%} busy"
 
 
 class ExpertData(Value):

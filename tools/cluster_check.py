@@ -4,9 +4,9 @@
 
 `kills`: kill -9 of a worker at 20 random moments, over runs on one cluster; `nodes`: a node taken away at 5 random
 moments from Ray's own test cluster of three; after both, the views equal the in-process run's.  `speed`: two workers
-against one, one thread each, on the mini suite.  `placing`: 500 tiny points.  `writer`: what the driver does for a
-point of 250,000 synthetic completions.  `paper`: the paper's suite on 8 and 64 GPUs, simulated from the point costs of
-a database (--db) of the mini suite.  Every part writes DIR/PART.json.
+against one process, one thread each, in turn, on the mini suite.  `placing`: 500 tiny points.  `writer`: what the
+driver does for a point of 250,000 synthetic completions.  `paper`: the paper's suite on 8 and 64 GPUs, simulated from
+the point costs of a database (--db) of the mini suite.  Every part writes DIR/PART.json.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import os
 import random
 import signal
 import sqlite3
+import statistics
 import tempfile
 import threading
 import time
@@ -190,22 +191,30 @@ def nodes(folder: Path) -> Found:
 # ------------------------------------------------------------------------------------------------ speed
 
 
-def speed(folder: Path) -> Found:
+def speed(folder: Path, rounds: int) -> Found:
+    """One process and two workers in turn, one thread each, into fresh databases; start-up apart: imports, Ray and the
+    workers' greetings.  Opening the engine and loading the judges is in both."""
     work = prepare()
-    found: Found = {"in_process_s": in_process(work, folder / "one.db")}
-    with local(2) as ray:
-        for workers in (1, 2):
-            path = folder / f"{workers}.db"
-            seconds, shares = on_workers(ray, work, path, workers)
-            started = [share.present_s for share in shares]
-            found[f"workers_{workers}"] = {
-                "duration_s": seconds, "working_s": max(started), "busy_s": [share.busy_s for share in shares],
-                "units": [share.units for share in shares], "views": same(path, folder / "one.db"),
-            }  # fmt: skip
-            print(found, flush=True)
-    (folder / "one.db").replace(folder / "mini.db")
-    alone, one, two = found["in_process_s"], found["workers_1"]["working_s"], found["workers_2"]["working_s"]
-    return {**found, "two_against_process": alone / two, "two_against_one": one / two}
+    told: list[Found] = []
+    for i in range(rounds):
+        alone = folder / f"alone{i}.db"
+        process_s = in_process(work, alone)
+        with local(2) as ray:
+            path = folder / f"two{i}.db"
+            whole_s, shares = on_workers(ray, work, path, 2)
+        workers_s = max(share.present_s for share in shares)
+        views = same(path, alone)
+        if not all(one["equal"] for one in views.values()):
+            raise RuntimeError(f"round {i}: {views}")
+        told.append({
+            "process_s": process_s, "workers_s": workers_s, "start_s": whole_s - workers_s,
+            "ratio": process_s / workers_s, "busy": [share.busy for share in shares],
+            "generating_s": [share.generating_s for share in shares],
+            "judging_s": [share.judging_s for share in shares], "views": views,
+        })  # fmt: skip
+        print(f"speed: round {i + 1}: {told[-1]}", flush=True)
+        alone.replace(folder / "mini.db")
+    return {"ratio": statistics.median(one["ratio"] for one in told), "rounds": told}
 
 
 def placing(folder: Path) -> Found:
@@ -253,11 +262,15 @@ def writer(folder: Path, points: int = 4, prompts: int = 10_000, samples: int = 
     spent = {"take": 0.0, "keep": 0.0, "order": 0.0, "verdicts": 0.0}
     by_point = []
 
+    cpu_s = 0.0
+
     @contextmanager
     def timed(what: str) -> Iterator[None]:
-        started = time.perf_counter()
+        nonlocal cpu_s
+        started, before = time.perf_counter(), time.process_time()
         yield
         spent[what] += time.perf_counter() - started
+        cpu_s += time.process_time() - before
 
     n_tokens = 0
     with local(1) as ray, run.recorded():
@@ -294,6 +307,7 @@ def writer(folder: Path, points: int = 4, prompts: int = 10_000, samples: int = 
         "points": points, "completions": completions, "tokens": n_tokens, "seconds": spent, "by_point_s": by_point,
         "completions_per_s": completions / seconds, "tokens_per_s": n_tokens / seconds,
         "keeping_alone_tokens_per_s": n_tokens / spent["keep"], "seconds_per_point": seconds / points,
+        "cpu_s_per_point": cpu_s / points,
         "database_bytes": (folder / "w.db").stat().st_size,
     }  # fmt: skip
 
@@ -377,13 +391,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("cluster-check"))
     parser.add_argument("--db", type=Path, help="recorded point costs, for `paper`")
     parser.add_argument("--keeping-s", type=float, default=0.0, help="what the writer needs for a point, for `paper`")
+    parser.add_argument("--rounds", type=int, default=3, help="of `speed`")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     random.seed(given.seed)
     os.environ.setdefault("RAY_worker_niceness", "0")
     given.out.mkdir(parents=True, exist_ok=True)
     for part in given.parts:
-        arguments = {"db": given.db, "keeping_s": given.keeping_s} if part == "paper" else {}
+        options: Mapping[str, Found] = {
+            "paper": {"db": given.db, "keeping_s": given.keeping_s}, "speed": {"rounds": given.rounds},
+        }  # fmt: skip
+        arguments = options.get(part, {})
         with tempfile.TemporaryDirectory() as folder:
             found = PARTS[part](Path(folder), **arguments)
             if (kept := Path(folder) / "mini.db").exists():

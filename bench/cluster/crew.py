@@ -16,6 +16,7 @@ from bench.cluster.hand import Done, Hello
 from bench.cluster.nodes import Places
 from bench.cluster.seats import Inside
 from bench.cluster.weights import Sent, packed
+from bench.progress import Advance, line, silent
 from bench.schema import Share, UserError
 
 
@@ -28,6 +29,10 @@ class Job(Protocol):
 
     def lost(self, unit: Any) -> None:
         """What was given is in the object store no longer."""
+        ...
+
+    def label(self, unit: Any) -> str:
+        """What whoever does it is at, in words."""
         ...
 
 
@@ -107,8 +112,8 @@ class Crew:
         self._stillborn = 0
         self._hired = 0
 
-    def work(self, agenda: Agenda, roles: Sequence[Role]) -> Iterator[Finished]:
-        """Each unit when something came of it, until nothing waits.
+    def work(self, agenda: Agenda, roles: Sequence[Role], advance: Advance = silent) -> Iterator[Finished]:
+        """Each unit when something came of it, until nothing waits; `advance` shows what each worker is at.
 
         Raises what an actor raises, and UserError where none starts.
         """
@@ -117,6 +122,7 @@ class Crew:
             self.seats = [self._taken() for _ in range(self.places.workers)]
             while len(agenda) or any(seat.units for seat in self.seats):
                 self._hand_out(agenda)
+                self._show(advance)
                 awaited = {ref: seat for seat in self.seats for ref in seat.awaited}
                 ready, _ = self.ray.wait(list(awaited))
                 for ref in ready:
@@ -132,6 +138,11 @@ class Crew:
     def shares(self) -> list[Share]:
         """What each worker did, once the work is over."""
         return self.lost
+
+    def _show(self, advance: Advance) -> None:
+        for seat in self.seats:
+            at = self.job.label(seat.units[0][0]) if seat.units else "waits" if seat.is_ready else "starts"
+            line(advance, f"{seat.name} on {seat.node}" if seat.node else seat.name, f"{at}; {seat.share().told}")
 
     def _hand_out(self, agenda: Agenda) -> None:
         free = [seat for seat in self.seats if seat.is_ready]

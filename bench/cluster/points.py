@@ -72,7 +72,7 @@ class Sweep:
             try:
                 with self.run.task(f"{workers} workers with {self.run.work.engine}",
                                    len(agenda) + generations * judges) as advance:  # fmt: skip
-                    for finished in self.crew.work(agenda, list(kinds)):
+                    for finished in self.crew.work(agenda, list(kinds), advance):
                         self._keep(finished)
                         advance(1)
                         for judge in self._to_judge(finished.unit, stages):
@@ -131,3 +131,11 @@ class Sweep:
     def lost(self, unit: Unit) -> None:
         self._drawn.pop(unit.position, None)
         self._stored.pop(unit.position, None)
+
+    def label(self, unit: Unit) -> str:
+        work = self.run.work
+        if isinstance(unit, Serve):
+            part = f", part {unit.piece.index + 1} of {unit.piece.of}" if unit.piece and unit.piece.of > 1 else ""
+            return f"generates {work.points[unit.position].label}{part}"
+        name = work.evaluators[unit.evaluator].name
+        return f"{name} of {work.points[unit.position].label}" if isinstance(unit, Judge) else f"{name} of checkpoints"

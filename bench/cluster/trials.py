@@ -111,7 +111,7 @@ class School:
         failed: list[str] = []
         try:
             with self.task(f"Fine-tuning on {self.crew.places.workers} workers", len(missing)) as advance:
-                for finished in self.crew.work(agenda, ["serve"]):
+                for finished in self.crew.work(agenda, ["serve"], advance):
                     expert, trial = self._planned(finished.unit)
                     if finished.done is None:
                         failed.append(f"{expert.name}, trial {finished.unit.trial + 1}: {finished.why}")
@@ -157,6 +157,9 @@ class School:
         return []
 
     def lost(self, unit: Train) -> None: ...
+
+    def label(self, unit: Train) -> str:
+        return f"trains {self.experts[unit.expert].name}, trial {unit.trial + 1}"
 
 
 def sees(cache: Path) -> bool:

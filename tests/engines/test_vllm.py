@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from bench.engines import vllm
 from bench.engines.transformers import TransformersEngine
 from bench.engines.vllm import VllmEngine, VllmModel
-from bench.engines.vllm_support import VllmSettings, why_not
+from bench.engines.vllm_support import VllmSettings, shard_seed, why_not
 from bench.run.parity import parity
 from bench.schema import Completion, Point, Prompt, PromptSource, Recipe, Sampling, Suite, UserError
 from bench.stats import RatioStatistic, ratio_statistic
@@ -164,6 +166,20 @@ def test_sampling_is_reproducible_and_ordered(engine: VllmEngine) -> None:
     model.token_logprobs(TEXTS)  # leaves the random numbers and the cache in another state
     assert model.generate(PROMPTS, sampling) == first
     assert model.generate(PROMPTS, Sampling(samples=4, max_new_tokens=8, seed=4)) != first
+
+
+def test_a_shard_is_a_unit_of_its_seed(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three prompts in shards of two: whoever completes the second alone, or first, draws what is drawn in one call."""
+    monkeypatch.setattr(vllm, "SHARD_PROMPTS", 2)
+    sampling = Sampling(samples=4, max_new_tokens=8, seed=3)
+    assert engine.batches(PROMPTS, sampling) == [[0, 1], [2]]
+    model = engine.serve(weights(expert=1))
+    whole = model.generate(PROMPTS, sampling)
+    second = model.generate(PROMPTS[2:], sampling)
+    first = model.generate(PROMPTS[:2], sampling)
+    assert [*first, *(replace(c, prompt=2) for c in second)] == whole
+    seeds = {shard_seed(seed, prompt) for seed in (3, 4) for prompt in PROMPTS}
+    assert len(seeds) == 6 and all(0 <= seed < 2**31 for seed in seeds)
 
 
 def test_draws_have_the_nucleus_distribution(engine: VllmEngine) -> None:
