@@ -23,6 +23,8 @@ class Submission:
     versions: str
     first: int
     again: int
+    methods: tuple[str, ...] = ()
+    spaces: tuple[str, ...] = ()
 
     @property
     def who(self) -> str:
@@ -50,13 +52,21 @@ def handed_in(board: Board) -> list[Submission]:
     """Every database, in the order that decides whose numbers are shown."""
     first = Counter(place.database for place in board.places)
     again = Counter(repeat.database for repeat in board.repeats)
+    brought: dict[str, set[tuple[str, str]]] = {}
+    measured = [*((place.database, place) for place in board.places),
+                *((repeat.database, board.places[repeat.place]) for repeat in board.repeats)]  # fmt: skip
+    for database, place in measured:
+        brought.setdefault(database, set()).add((place.method, place.recipe.space))
     found = []
     for database in board.databases:
         runs = [run for run in board.runs if run.database == database]
         env = runs[-1].environment if runs else {}
         days = [run.finished_at or run.started_at for run in runs]
-        found.append(Submission(database, max(days, default="")[:10], hardware(env), _versions(env),
-                                first[database], again[database]))  # fmt: skip
+        methods, spaces = ({pair[k] for pair in brought.get(database, ())} for k in (0, 1))
+        found.append(
+            Submission(database, max(days, default="")[:10], hardware(env), _versions(env), first[database],
+                       again[database], tuple(sorted(methods)), tuple(sorted(spaces)))
+        )  # fmt: skip
     return found
 
 

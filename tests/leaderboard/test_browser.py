@@ -14,6 +14,7 @@ import pytest
 from toyboard import HOSTILE, MakeDatabase, make_suite
 from webdriver import Browser, browser, why_missing
 
+from bench.store import write
 from leaderboard.numbers import number
 from leaderboard.show.render import render
 
@@ -61,14 +62,42 @@ def test_page_is_quiet_and_fits(chromium: Browser, site: Path, page: str, width:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_has_no_serious_barrier(chromium: Browser, site: Path, page: str) -> None:
+    require_no_barrier(chromium, path_of(site, page), page)
+
+
+def require_no_barrier(chromium: Browser, path: Path, page: str) -> None:
     """axe-core finds nothing serious or critical, in either theme."""
     axe = Path(axe_core_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
     for width, dark in ((1280, False), (390, True)):
-        chromium.open(path_of(site, page), width=width, dark=dark)
+        chromium.open(path, width=width, dark=dark)
         ready(chromium, page)
         chromium.run(axe)
         found = chromium.run("return axe.run().then((r) => r.violations.map((v) => [v.impact, v.id, v.nodes[0].html]))")
         assert [one for one in found if one[0] in ("serious", "critical")] == [], "dark" if dark else "light"
+
+
+def test_a_board_of_several_has_no_barrier_and_filters(
+    chromium: Browser, make_database: MakeDatabase, tmp_path: Path
+) -> None:
+    """Submissions of several days with pictures over time; who has a method, or mixes in a space."""
+    suite = make_suite()
+    without = suite.model_copy(update={"methods": tuple(m for m in suite.methods if m.name != "dexperts")})
+    paths = []
+    with pytest.MonkeyPatch.context() as patch:
+        for who, day, measured in (("ann", "01", suite), ("ben", "02", without)):
+            patch.setattr(write, "now", lambda day=day: f"2026-03-{day}T12:00:00+00:00")
+            paths.append(make_database(measured, name=f"{who}.toy.db"))
+    render(paths, tmp_path)
+    require_no_barrier(chromium, tmp_path / "submissions.html", "submissions")
+    days = chromium.run("return [...document.querySelectorAll('details[open] svg text')].map((e) => e.textContent)")
+    assert {"2026-03-01", "2026-03-02"} <= set(days)
+    who = "[aria-label=Submissions] tbody th"
+    assert shown(chromium, who) == ["ann", "ben"]
+    for name, value in (("method", "dexperts"), ("space", "logits")):
+        choose(chromium, f"[data-chooses={name}]", value)
+        assert shown(chromium, who) == ["ann"]
+        choose(chromium, f"[data-chooses={name}]", "")
+        assert shown(chromium, who) == ["ann", "ben"]
 
 
 def test_the_first_page_is_small_and_paints_before_the_plots(chromium: Browser, site: Path) -> None:
@@ -81,6 +110,20 @@ def test_the_first_page_is_small_and_paints_before_the_plots(chromium: Browser, 
         assert chromium.run("return document.querySelector('.still svg').getBoundingClientRect().height") > 300
     finally:
         chromium.devtools("Emulation.setScriptExecutionDisabled", value=False)
+    clock = (  # of the moment when the plots' script has run
+        "Object.defineProperty(window, 'Plotly', { get: () => window.drawing?.[1],"
+        " set(found) { window.drawing = [performance.now(), found]; } })"
+    )
+    added = chromium.devtools("Page.addScriptToEvaluateOnNewDocument", source=clock)["identifier"]
+    try:
+        chromium.open(site / "index.html")
+        ready(chromium, "index")
+        paint, plots = chromium.run(
+            "return [performance.getEntriesByName('first-contentful-paint')[0].startTime, window.drawing[0]]"
+        )
+        assert paint < plots
+    finally:
+        chromium.devtools("Page.removeScriptToEvaluateOnNewDocument", identifier=added)
     order = chromium.run("return [...document.scripts].map((s) => s.src.split('/').pop()).filter(Boolean)")
     assert order == ["site.js", "plotly.min.js", "charts.js", "board.js"]
 

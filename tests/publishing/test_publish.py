@@ -1,17 +1,20 @@
 """What is published arrives: files, sizes, pull requests; a second time replaces the first; errors are one line."""
 
 import io
+import os
 import shutil
 import subprocess
 import zipfile
 from pathlib import Path
+from urllib.request import urlopen, urlretrieve
 
 import pytest
 import yaml
 from huggingface_hub import EvalResultEntry
 from huggingface_hub._eval_results import parse_eval_result_entries
+from PIL import Image
 from standin import TOKEN, Hub, Lerpbench
-from webdriver import browser, why_missing
+from webdriver import Browser, browser, why_missing
 
 from bench.publishing import parcels
 from bench.publishing.branch import commit_site, pages_address
@@ -63,16 +66,50 @@ def test_site_bundle_and_results_arrive(hub: Hub, lerpbench: Lerpbench, on_the_h
     assert perplexity.source_url == f"{hub.url}/spaces/ann/board"
 
 
+@pytest.fixture
+def demo(measured: Path) -> Path:
+    """The tiny suite's database, or that of `make demo` where LERPBENCH_DEMO names it."""
+    return Path(os.environ.get("LERPBENCH_DEMO", measured)).resolve()
+
+
 @pytest.mark.skipif(why_missing() is not None, reason=str(why_missing()))
-def test_the_space_opens_in_a_browser(hub: Hub, lerpbench: Lerpbench, measured: Path) -> None:
-    assert lerpbench("publish", measured, "--space", "ann/board").returncode == 0
+def test_what_was_published_opens_in_a_browser_and_is_verified(
+    hub: Hub, lerpbench: Lerpbench, demo: Path, tmp_path: Path
+) -> None:
+    """The site is read from the Space, to a point's card and completions; the bundle from the dataset is proven right,
+    and renders the same board."""
+    address = f"{hub.url}/pages/ann/board"
+    sent = lerpbench("publish", demo, "--space", "ann/board", "--dataset", "ann/results", "--url", address)
+    assert sent.returncode == 0, sent.stderr
+    title = boards_by_folder([demo])[""].title
     with browser() as chromium:
-        chromium.open(f"{hub.url}/pages/ann/board/")
+        chromium.open(f"{address}/")
         chromium.wait("document.querySelectorAll('.js-plotly-plot').length > 0")
-        assert chromium.run("return document.querySelector('h1').textContent") == "tiny"
+        assert chromium.run("return document.querySelector('h1').textContent") == title
+        shown(chromium, "front")
+        chromium.run("document.querySelector('td.at a.to').click()")
+        chromium.wait("document.querySelector('.copied') && document.readyState === 'complete'")
+        card = chromium.run("return document.querySelector('meta[property=\"og:image\"]').content")
+        with urlopen(card) as answer:
+            assert answer.headers["Content-Type"] == "image/png"
+            assert Image.open(io.BytesIO(answer.read())).size == (1200, 630)
+        shown(chromium, "point")
         chromium.run("[...document.querySelectorAll('nav a')].find((a) => a.textContent === 'Completions').click()")
         chromium.wait("document.querySelectorAll('.text').length > 0")
         assert [line for line in chromium.console() if "favicon" not in line] == []
+    bundle = tmp_path / f"{demo.stem}.lerpbench.zip"
+    urlretrieve(f"{hub.url}/datasets/ann/results/resolve/main/bundles/{bundle.name}", bundle)
+    verified = lerpbench("verify", bundle, "--sample", 1)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    (again,) = boards_by_folder([bundle]).values()
+    (board,) = boards_by_folder([demo]).values()
+    assert (again.title, again.results) == (title, board.results)
+
+
+def shown(chromium: Browser, name: str) -> None:
+    """A screenshot, where somebody wants to look."""
+    if folder := os.environ.get("LERPBENCH_SCREENSHOTS"):
+        chromium.screenshot(Path(folder) / f"{name}.png", whole=True)
 
 
 def test_a_second_site_replaces_the_first_and_leaves_the_rest(hub: Hub, lerpbench: Lerpbench, measured: Path) -> None:
