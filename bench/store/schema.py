@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 
 APPLICATION_ID = 0x6C657270  # "lerp" in SQLite's header: tells our files from others
-FORMAT = 1  # in the header too; raised with every change of SCHEMA
+FORMAT = 2  # in the header too; raised with every change of SCHEMA
 
 SCHEMA = """
 CREATE TABLE environments (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, details TEXT NOT NULL,
@@ -68,8 +68,8 @@ CREATE TABLE parity_reports (id INTEGER PRIMARY KEY, suite_id INTEGER NOT NULL R
     UNIQUE (suite_id, engine_a, engine_b));
 CREATE TABLE trials (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, base_digest TEXT NOT NULL,
     learning_rate REAL NOT NULL, batch_size INTEGER NOT NULL, steps INTEGER NOT NULL, precision TEXT NOT NULL,
-    seed INTEGER NOT NULL, n_train INTEGER NOT NULL, n_validation INTEGER NOT NULL, n_cut INTEGER NOT NULL,
-    validation_perplexity REAL, duration_s REAL NOT NULL, checkpoint_digest TEXT,
+    seed INTEGER NOT NULL, lora_r INTEGER, lora_alpha REAL, n_train INTEGER NOT NULL, n_validation INTEGER NOT NULL,
+    n_cut INTEGER NOT NULL, validation_perplexity REAL, duration_s REAL NOT NULL, checkpoint_digest TEXT,
     environment_id INTEGER NOT NULL REFERENCES environments(id), created_at TEXT NOT NULL);
 CREATE TABLE trial_validations (trial_id INTEGER NOT NULL REFERENCES trials(id), step INTEGER NOT NULL,
     perplexity REAL, PRIMARY KEY (trial_id, step)) WITHOUT ROWID;
@@ -103,8 +103,8 @@ CREATE VIEW scores AS
     FROM prompt_scores, json_each(by_sample) AS each;
 CREATE VIEW finetuning AS
     SELECT suites.name AS suite, expert_trials.checkpoint, trials.learning_rate, trials.batch_size,
-        trials.steps, trials.precision, trials.seed, trials.n_train, trials.n_validation,
-        trials.validation_perplexity, expert_trials.chosen, trials.duration_s, trials.created_at
+        trials.steps, trials.precision, trials.seed, trials.lora_r, trials.lora_alpha, trials.n_train,
+        trials.n_validation, trials.validation_perplexity, expert_trials.chosen, trials.duration_s, trials.created_at
     FROM expert_trials JOIN suites ON suites.id = expert_trials.suite_id
         JOIN trials ON trials.id = expert_trials.trial_id
 """

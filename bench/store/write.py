@@ -348,15 +348,17 @@ class Store(Reader):
         trial = record.trial
         environment_id = self.environment(record.environment, environment.digest(record.environment))
         self.db.execute(
-            "INSERT INTO trials (key, base_digest, learning_rate, batch_size, steps, precision, seed, n_train, "
-            "n_validation, n_cut, validation_perplexity, duration_s, checkpoint_digest, environment_id, created_at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+            "INSERT INTO trials (key, base_digest, learning_rate, batch_size, steps, precision, seed, lora_r, "
+            "lora_alpha, n_train, n_validation, n_cut, validation_perplexity, duration_s, checkpoint_digest, "
+            "environment_id, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (key) DO UPDATE SET "
             "validation_perplexity = excluded.validation_perplexity, duration_s = excluded.duration_s, "
             "checkpoint_digest = excluded.checkpoint_digest, environment_id = excluded.environment_id, "
             "created_at = excluded.created_at",
             [record.key, record.base_digest, trial.learning_rate, trial.batch_size, trial.steps, trial.precision,
-             trial.seed, record.n_train, record.n_validation, record.n_cut, record.perplexity, record.duration_s,
-             record.checkpoint_digest, environment_id, record.created_at],
+             trial.seed, trial.lora and trial.lora.r, trial.lora and trial.lora.scale, record.n_train,
+             record.n_validation, record.n_cut, record.perplexity, record.duration_s, record.checkpoint_digest,
+             environment_id, record.created_at],
         )  # fmt: skip
         trial_id = self._id("SELECT id FROM trials WHERE key = ?", [record.key])
         self.db.execute("DELETE FROM trial_validations WHERE trial_id = ?", [trial_id])

@@ -360,6 +360,11 @@ def test_a_lora_expert_is_its_base_with_the_adapter_merged(folder: Path, tiny_tr
     after = best.record.perplexity
     assert after is not None and best.record.validations[0][1] is not None and after < best.record.validations[0][1]
     assert plans(written(folder, tiny_trio))[0].trials[0].key != best.key
+    whole = make(written(folder, tiny_trio, steps="1"), folder / "r.db")[0].name
+    with sqlite3.connect(folder / "r.db") as connection:
+        rows = "SELECT lora_r, lora_alpha FROM trials ORDER BY id"
+        assert connection.execute(rows).fetchall() == [(2, 4.0), (2, 4.0), (None, None), (None, None)]
+        assert connection.execute("SELECT lora_r FROM finetuning WHERE checkpoint = ?", [whole]).fetchall() == [(None,)]
 
 
 def test_two_processes_do_not_train_one_trial(folder: Path, tiny_trio: dict[str, Path]) -> None:
