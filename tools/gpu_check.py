@@ -1,6 +1,6 @@
 """What the engines must show on a GPU, in one command: parity and speed on random models of a given shape.
 
-    python -m tools.gpu_check [--out DIR] [--only PART ...] [--shape large|mini|tiny] [--device cpu]
+    python -m tools.gpu_check [--out DIR] [--only PART ...] [--shape large|llama|...] [--device cpu]
 
 `parity-DTYPE` is `bench.run.parity`: vLLM in that dtype against transformers in float32; `rounding` is transformers
 in bfloat16 against itself in float32: what rounding alone does.  `speed-ENGINE` is the overhead stopwatch,
@@ -144,7 +144,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("gpu-check"), help="folder for the results")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--shape", choices=SHAPES, default="large", help="GPT-2 Large, the packaged models, or tiny")
+    parser.add_argument(
+        "--shape",
+        choices=SHAPES,
+        default="large",
+        help="large: GPT-2 Large; llama: a Llama of 1 billion parameters, its experts LoRA adapters; tiny...",
+    )
     parser.add_argument("--timeout-s", type=float, default=600, help="limit of one part")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)

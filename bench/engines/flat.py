@@ -76,7 +76,7 @@ class FlatWeights:
     def _read(self, checkpoint: str, part: slice) -> Tensor:
         """A part of a checkpoint's flat vector, float32, on the device."""
         if checkpoint not in self._anchors:
-            flat = flatten(self.load(checkpoint, None))
+            flat = view_parameters_of_one_buffer(self.load(checkpoint, None))
             self._anchors |= placed({checkpoint: flat}, self.device)
         return self._anchors[checkpoint][part].to(self.device, non_blocking=True).float()
 
@@ -107,19 +107,16 @@ def offsets(model: Any) -> Iterator[tuple[Tensor, int]]:
         start += -(-parameter.numel() // ALIGNMENT) * ALIGNMENT
 
 
-def flatten(model: Any) -> Tensor:
-    """All parameters in one vector (N,), with zeros between them up to the alignment."""
+def view_parameters_of_one_buffer(model: Any) -> Tensor:
+    """Move a model's parameters into one flat buffer and make them views of it.  Returns the buffer (N,).
+
+    Zeros lie between them up to the alignment.  One by one, so that no second copy of the whole is ever held.
+    """
     places = list(offsets(model))
     last, start = places[-1]
     flat = torch.zeros(start + last.numel(), dtype=last.dtype, device=last.device)
     for parameter, start in places:
-        flat[start : start + parameter.numel()] = parameter.detach().flatten()
-    return flat
-
-
-def view_parameters_of_one_buffer(model: Any) -> Tensor:
-    """Move a model's parameters into one flat buffer and make them views of it.  Returns the buffer (N,)."""
-    flat = flatten(model)
-    for parameter, start in offsets(model):
-        parameter.data = flat[start : start + parameter.numel()].view(parameter.shape)
+        place = flat[start : start + parameter.numel()]
+        place.copy_(parameter.detach().flatten())
+        parameter.data = place.view(parameter.shape)
     return flat

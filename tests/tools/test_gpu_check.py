@@ -63,3 +63,11 @@ def test_a_child_that_ends_badly_says_its_last_words(tmp_path: Path, monkeypatch
     assert gpu_check.run_child("rounding", parser_like) == (
         f"exit status 1; its log {tmp_path / 'rounding.log'} ends: (empty)"
     )
+
+
+def test_a_llamas_experts_are_adapters(tmp_path: Path) -> None:
+    """Parity of the transformers engine with itself after rounding, through merged adapters."""
+    check = gpu_check.Check(SHAPES["tiny-llama"], tmp_path, "cpu")
+    assert check.checkpoints["expert"].source.endswith("expert-adapter")
+    text, _ = check.run("rounding")
+    assert "they agree" in text
