@@ -12,6 +12,7 @@ not depend on its batch, a rerun is identical, and all points of a sweep share t
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -137,6 +138,13 @@ def nucleus(logits: Tensor, top_p: float) -> Tensor:
 
 def _edge(probabilities: Tensor, top_p: float) -> Tensor:
     """The least probability inside the top-p nucleus, so that equal ones are inside with it.  (..., V) -> (..., 1)."""
-    ordered = probabilities.sort(dim=-1, descending=True).values
-    outside = ordered.cumsum(dim=-1) - ordered >= top_p
-    return ordered.masked_fill_(outside, torch.inf).amin(dim=-1, keepdim=True)
+    ordered = _descending(probabilities)
+    inside = (ordered.cumsum(dim=-1) - ordered < top_p).sum(dim=-1, keepdim=True)  # the first ones, as sums only grow
+    return ordered.gather(-1, inside - 1)
+
+
+def _descending(x: Tensor) -> Tensor:
+    """Sorted along the last axis; on a CPU by NumPy, whose vectorised sort is many times as quick (docs/SPEED.md)."""
+    if x.device.type != "cpu":
+        return x.sort(dim=-1, descending=True).values
+    return torch.from_numpy(np.sort(x.numpy(), axis=-1)).flip(-1)
