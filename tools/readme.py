@@ -1,4 +1,5 @@
-"""Splice a table of results into a Markdown file between its markers, with the command and the machine that made it.
+"""Splice a suite's table of results into a Markdown file between its markers, with the command and the machine that
+made it.
 
 python -m tools.readme results.db README.md
 """
@@ -36,7 +37,7 @@ def splice_file(program: str, arguments: list[str], contents: Callable[[Reader, 
 
 def results(store: Reader, database: Path) -> dict[str, str]:
     (board, *_) = load_boards([store], [database])
-    return {"results": f"{by_method(board)}\n\n{provenance(board)}"}
+    return {f"results {board.suite}": f"{by_method(board)}\n\n{provenance(board)}"}
 
 
 def splice(document: str, content: str, name: str) -> str:

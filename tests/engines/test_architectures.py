@@ -181,6 +181,24 @@ def test_small_experts_steer_a_large_base(
     require_parity(engine, plain, Recipe(space="weights", coefficients={"expert": 0.5, "antiexpert": 0.5}))
 
 
+@pytest.mark.vllm
+@pytest.mark.skipif(why_not("cpu") is not None, reason="vLLM's CPU build cannot run")
+def test_two_processes_share_an_engines_weights(trio_of: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensor parallelism: each process takes its part of a mixture through vLLM's own loaders, in both spaces."""
+    monkeypatch.setenv("LERPBENCH_VLLM_TENSOR_PARALLEL", "2")
+    monkeypatch.setenv("LERPBENCH_VLLM_MAX_NUM_SEQS", "16")
+    folders = trio_of("llama, untied")
+    plain = {name: load(folder) for name, folder in folders.items()}
+    engine = VllmEngine({name: resolve(str(folder)) for name, folder in folders.items()}, "float32", "cpu")
+    assert engine.arguments("weights", ["base"])["tensor_parallel_size"] == 2
+    try:
+        for recipe in (WEIGHTS, VERTEX, LOGITS):
+            require_parity(engine, plain, recipe)
+        assert engine.serve(WEIGHTS) and engine.survived_update() == pytest.approx(1)
+    finally:
+        engine.close()
+
+
 def test_what_cannot_be_decoded_behind_padding_is_refused(tmp_path: Path, tiny_tokenizer: GPT2TokenizerFast) -> None:
     """A state-space model reads padding into its state."""
     mamba = dict(model_type="mamba", hidden_size=64, num_hidden_layers=2, state_size=8)
