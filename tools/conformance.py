@@ -1,8 +1,9 @@
 """Same name, same method?  `python -m tools.conformance MERGEKIT-YAML` merges the packaged models there and here.
 
 mergekit lives in an environment of its own: its command `mergekit-yaml` is called, its merged files are read and
-compared tensor by tensor with what `bench.engines.mixing` makes of the same files; the distance between the two models'
-next tokens is measured on the packaged prompts.  With --write it writes docs/CONFORMANCE.md.
+compared tensor by tensor with what `bench.engines.mixing` makes of the same files.  PEFT's combinations of adapters
+follow (`tools.peft_merges`).  Both models' next tokens are compared on the packaged prompts, and the packaged judges
+judge what both write.  With --write it writes docs/CONFORMANCE.md.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +25,28 @@ from torch import Tensor
 from bench import environment
 from bench.engines.mixing import mix_tensors
 from bench.engines.transformers import TransformersEngine
-from bench.schema import PromptSource, Recipe
+from bench.schema import PromptSource, Recipe, Sampling
+from bench.serving import ServedModel
 from bench.suite.checkpoints import Checkpoint, digests, open_tensors, resolve
 from bench.suite.prompts import load_set
+from evaluators.acceptability import Acceptability
+from evaluators.base import Samples
 from evaluators.contexts import divergence
+from evaluators.distinct import Distinct
+from evaluators.judges import Judges
+from evaluators.perplexity import Perplexity
+from evaluators.sentiment import Sentiment
 from methods.arithmetic import TaskArithmetic
 from methods.base import merged
 from methods.interpolation import G1, G2
 from methods.model_stock import ModelStock
 from methods.slerp import Slerp
+from tools import peft_merges
 
 PAGE = Path(__file__).parent.parent / "docs" / "CONFORMANCE.md"
 BOTH = {"base": 1.0, "expert": 1.0, "antiexpert": 1.0}
 ONE = {"base": 1.0, "expert": 1.0}
-TOLERANCE = 1e-6  # of the update: what the order of float32 sums may change
+TOLERANCE = 1e-5  # of the update: what the order of float32 sums may change
 
 
 @dataclass(frozen=True)
@@ -94,9 +104,11 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write docs/CONFORMANCE.md; else print")
     chosen = parser.parse_args()
     checkpoints = {name: resolve(f"mini:{name}") for name in ("base", "expert", "antiexpert")}
-    with tempfile.TemporaryDirectory() as folder:
-        theirs = {case.name: merge(case, chosen.mergekit, checkpoints, Path(folder)) for case in CASES}
-        page = report(checkpoints, theirs, mergekit_version(chosen.mergekit))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        merges = [Merged(case.name, case.recipe, merge(case, chosen.mergekit, checkpoints, folder), checkpoints)
+                  for case in CASES]  # fmt: skip
+        page = report(merges, peft_merged(checkpoints, folder), mergekit_version(chosen.mergekit))
     if chosen.write:
         PAGE.write_text(page, encoding="utf-8")
     else:
@@ -145,14 +157,59 @@ def mixture(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> dict[str, 
     return dict(mix_tensors(recipe, digests(checkpoints), names, lambda m, name: parts[m][name].clone()))
 
 
-def kl(a: TransformersEngine, b: Path, recipe: Recipe, like: Checkpoint) -> float:
+def peft_merged(checkpoints: Mapping[str, Checkpoint], folder: Path) -> list["Merged"]:
+    """PEFT's combinations of the experts' adapters, beside ours of the same adapters as checkpoints."""
+    found = peft_merges.adapters(checkpoints, folder)
+    mine = peft_merges.as_checkpoints(checkpoints["base"], found, folder)
+    return [Merged(case.type, case.recipe, peft_merges.combined(case, mine["base"], found, folder), mine)
+            for case in peft_merges.COMBINATIONS]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Merged:
+    """One mixture on both sides: the recipe of our checkpoints, and the folder of the other tool's model."""
+
+    name: str
+    recipe: Recipe
+    folder: Path
+    checkpoints: Mapping[str, Checkpoint]
+
+    def served(self) -> tuple[ServedModel, ServedModel]:
+        """Ours and theirs, each in an engine of its own."""
+        alone = self.checkpoints["base"].model_copy(update={"path": self.folder})
+        other = TransformersEngine({"base": alone}, "float32", "cpu").serve(BASE)
+        return TransformersEngine(self.checkpoints, "float32", "cpu").serve(self.recipe), other
+
+    def agreement(self) -> "Agreement":
+        base = tensors(self.checkpoints["base"].path)
+        return compare(mixture(self.recipe, self.checkpoints), tensors(self.folder), base)
+
+
+PROMPTS = load_set("neutral", PromptSource(source="mini:prompts/neutral"))
+BASE = Recipe(space="weights", coefficients={"base": 1})
+JUDGES = (
+    Sentiment(model="mini:sentiment"),
+    Acceptability(model="mini:acceptability"),
+    Perplexity(model="mini:judge"),
+    Distinct(),
+)
+METRICS = ("sentiment", "acceptability", "perplexity", "distinct_2")
+
+
+def kl(ours: ServedModel, theirs: ServedModel) -> float:
     """KL(ours || theirs) of the next token after the packaged neutral prompts, mean, nats."""
-    prompts = load_set("neutral", PromptSource(source="mini:prompts/neutral"))
-    texts = [prompt.text for prompt in prompts]
-    ours = a.serve(recipe).next_token_logprobs(texts).astype(np.float64)
-    other = TransformersEngine({"base": like.model_copy(update={"path": b})}, "float32", "cpu")
-    theirs = other.serve(Recipe(space="weights", coefficients={"base": 1})).next_token_logprobs(texts)
-    return float(divergence(ours, theirs.astype(np.float64)).mean())
+    texts = [prompt.text for prompt in PROMPTS]
+    p, q = (model.next_token_logprobs(texts).astype(np.float64) for model in (ours, theirs))
+    return float(divergence(p, q).mean())
+
+
+def judged(model: ServedModel, judges: Judges, seed: int = 0) -> dict[str, float]:
+    """Each of METRICS over four completions of every prompt; equal models write the same."""
+    samples = Samples(PROMPTS, model.generate(PROMPTS, Sampling(samples=4, seed=seed)))
+    everything = np.ones(len(PROMPTS), dtype=bool)
+    summaries = [s for evaluator in JUDGES for s in evaluator.judge(samples, judges).summaries]
+    found = {s.metric: s.estimate(everything, None).value for s in summaries if s.metric in METRICS}
+    return {name: float("nan") if value is None else value for name, value in found.items()}
 
 
 # ---------------------------------------------------------------------------------------------- comparison
@@ -207,29 +264,45 @@ def drawn(mixed: Mapping[str, Tensor], base: Mapping[str, Tensor], expert: Mappi
 # ---------------------------------------------------------------------------------------------- page
 
 
-def report(checkpoints: Mapping[str, Checkpoint], theirs: Mapping[str, Path], version: str) -> str:
-    engine = TransformersEngine(checkpoints, "float32", "cpu")
-    base, expert = tensors(checkpoints["base"].path), tensors(checkpoints["expert"].path)
-    sure, random = [], []
-    for case in CASES:
-        ours, other = mixture(case.recipe, checkpoints), tensors(theirs[case.name])
-        divergence = kl(engine, theirs[case.name], case.recipe, checkpoints["base"])
+def report(mergekit: Sequence[Merged], peft: Sequence[Merged], tool: str) -> str:
+    judges, rows = Judges(), dict[str, list[str]](sure=[], random=[], peft=[], metrics=[])
+    base, expert = (tensors(mergekit[0].checkpoints[name].path) for name in ("base", "expert"))
+    for case, one in zip(CASES, mergekit, strict=True):
+        ours, other = one.served()
         if case.drawn is None:
-            sure.append(sure_row(case, compare(ours, other, base), divergence))
+            rows["sure"].append(sure_row(case.name, case.method, one.agreement(), kl(ours, other)))
         else:
-            random += [drawn_row(case, side, drawn(mixed, base, expert)) for side, mixed in
-                       (("here", ours), ("mergekit", other))]  # fmt: skip
-    return PAGE_TEXT.format(version=version, machine=machine(), sure="\n".join(sure), random="\n".join(random),
-                            remarks="\n".join(f"- {c.name}: {c.remark}." for c in CASES if c.remark))  # fmt: skip
+            for side, mixed in (("here", mixture(case.recipe, one.checkpoints)), ("mergekit", tensors(one.folder))):
+                rows["random"].append(drawn_row(case, side, drawn(mixed, base, expert)))
+        rows["metrics"].append(metric_row(f"{case.name}, mergekit", judged(ours, judges), judged(other, judges)))
+    for of, one in zip(peft_merges.COMBINATIONS, peft, strict=True):
+        ours, other = one.served()
+        name = of.recipe.rule.name if of.recipe.rule else "g1(0.7)"
+        verdict = "other draws" if of.drawn else None
+        rows["peft"].append(sure_row(name, of.type, one.agreement(), kl(ours, other), verdict))
+        rows["metrics"].append(metric_row(f"{of.type}, PEFT", judged(ours, judges), judged(other, judges)))
+    model, _ = mergekit[1].served()
+    chance = metric_row(f"{CASES[1].name}, another seed here", judged(model, judges), judged(model, judges, seed=1))
+    rows["metrics"].append(chance)
+    tables = {name: "\n".join(lines) for name, lines in rows.items()}
+    remarks = "\n".join(f"- {c.name}: {c.remark}." for c in CASES if c.remark)
+    return PAGE_TEXT.format(version=tool, machine=machine(), remarks=remarks, rank=peft_merges.RANK,
+                            samples=4 * len(PROMPTS), **tables)  # fmt: skip
 
 
-def sure_row(case: Case, found: Agreement, divergence: float) -> str:
-    verdict = "the same" if found.of_update < TOLERANCE else "alike" if found.of_update < 0.1 else "another method"
+def sure_row(name: str, method: str, found: Agreement, divergence: float, verdict: str | None = None) -> str:
+    agrees = "the same" if found.of_update < TOLERANCE else "alike" if found.of_update < 0.1 else "another method"
     cells: Sequence[str] = (
-        case.name, f"`{case.method}`", f"{found.equal} of {found.total}", f"{found.largest:.1e}",
-        f"{found.of_update:.1e}", f"{max(divergence, 0):.1e}", verdict,
+        name, f"`{method}`", f"{found.equal} of {found.total}", f"{found.largest:.1e}",
+        f"{found.of_update:.1e}", f"{max(divergence, 0):.1e}", verdict or agrees,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
+
+
+def metric_row(name: str, ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
+    """Each metric here, and how much higher it is there."""
+    cells = [f"{ours[metric]:.4g}, {theirs[metric] - ours[metric]:+.2g}" for metric in METRICS]
+    return f"| {name} | {' | '.join(cells)} |"
 
 
 def drawn_row(case: Case, side: str, found: Drawn) -> str:
@@ -239,14 +312,14 @@ def drawn_row(case: Case, side: str, found: Drawn) -> str:
 
 def machine() -> str:
     details = environment.describe("cpu", torch.get_num_threads())
-    packages = ", ".join(f"{name} {details['packages'][name]}" for name in ("torch", "transformers"))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
     return f"{details['processor']}, {packages}, {date.today()}"
 
 
 PAGE_TEXT = """# Same name, same method?
 
-mergekit and lerpbench merge the packaged models by the methods that both know, in float32, and the results are compared
-tensor by tensor. Written by
+mergekit, PEFT and lerpbench merge the packaged models by the methods that they know by one name, in float32; the
+results are compared tensor by tensor, and by what the packaged judges say of what they write. Written by
 
 ```
 python -m venv mergekit-env && mergekit-env/bin/pip install mergekit==0.1.5
@@ -259,11 +332,11 @@ with {version} in its own environment; here {machine}.
 |---|---|---|---|---|---|---|
 {sure}
 
-*Equal tensors* are equal bit for bit. *Difference / update* is the norm of ours - theirs over that of ours - base, all
-tensors together; below one millionth it is the order of float32 sums (*the same*), below a tenth the methods are
-*alike*. *KL* is KL(ours, theirs) of the next token, mean over the packaged neutral prompts. TIES merges both experts
-with weight 1 each, as in the paper, and mergekit's `normalize: true`. With steering's weights 1 and -1 mergekit divides
-by the sum of the signed weights, which turns the anti-expert's share around: there the two cannot be compared.
+*Equal tensors* are equal bit for bit. *Difference / update* is the norm of ours - theirs over that of ours - base,
+all tensors together; below 1e-5 it is the order of float32 sums (*the same*), below a tenth the methods are *alike*.
+*KL* is KL(ours, theirs) of the next token, mean over the packaged neutral prompts. TIES merges both experts with
+weight 1 each, as in the paper, and mergekit's `normalize: true`. With steering's weights 1 and -1 mergekit divides by
+the sum of the signed weights, which turns the anti-expert's share around: there the two cannot be compared.
 
 ## Drawn elements
 The two draw other random numbers, so what is compared is how many elements of one expert's task vector are left, and
@@ -280,7 +353,28 @@ factor, so that an element's mean over draws is not the element.
 ## What explains the differences
 {remarks}
 
-PEFT combines LoRA adapters, not whole checkpoints, and is not compared.
+## PEFT's combinations of LoRA adapters
+The adapters are the packaged experts' task vectors, in every linear layer cut to rank {rank} by SVD. There
+`add_weighted_adapter` combines them (weights 0.7 and 0.3 for `cat` and `linear`, else 1 and 1; density 0.5) and PEFT
+merges the outcome; here each adapter becomes a checkpoint, and checkpoints are mixed.
+
+| here | PEFT | equal tensors | largest difference | difference / update | KL, nats | verdict |
+|---|---|---|---|---|---|---|
+{peft}
+
+PEFT's `linear`, `ties`, `dare_linear`, `dare_ties` and `magnitude_prune` combine the halves: all A with each other
+and all B with each other. Their product holds B of one adapter times A of another, and depends on how each update was
+split into halves, which is arbitrary. `cat` and the types that end in `_svd` combine the updates B A themselves, as
+the papers do, and as is done here. (`dare_*` draw other elements on both sides, so that a difference is no verdict on
+the name alone.)
+
+## The change of every metric
+Each metric of {samples} completions here, and how much higher it is for the other tool's model; the noise is shared,
+so that equal models write the same texts. The last line is chance: one model, two seeds.
+
+| merge | sentiment | acceptability | perplexity | distinct-2 |
+|---|---|---|---|---|
+{metrics}
 """
 
 

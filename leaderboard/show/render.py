@@ -21,6 +21,7 @@ from bench.store.read import Reader
 from bench.store.values import ResultRow
 from leaderboard import names, numbers, paper
 from leaderboard.measure import overhead, protocols, submissions
+from leaderboard.measure.agreement import agreements
 from leaderboard.measure.comparison import Comparison, compare_level, compare_places
 from leaderboard.measure.divergence import rank_at_divergences
 from leaderboard.measure.iso import rank_at_targets, reported
@@ -170,7 +171,7 @@ def board_files(
             "choices": sorted({space for one in series for space in one.spaces(board)}),
             "shared": shared_picture(board, tables[0][1], url) if cards else "",
         },
-        "ranking": {"rankings": ranked},
+        "ranking": {"rankings": ranked, "agreements": agreements(board)},
         "compare": {"series": series, "levels": compared(board, levels)},
         "protocols": {"lens": protocols.look(board, series, levels)},
         "completions": {"index": completions.index(board, everything, selection), "selection": selection},

@@ -17,8 +17,13 @@ from toyboard import HOSTILE, MakeDatabase, make_suite, points_of
 
 from bench.schema import Suite, UserError
 from bench.store.write import Store
+from leaderboard.measure.comparison import compare
 from leaderboard.numbers import number
+from leaderboard.read.merge import load_boards
+from leaderboard.read.query import open_stores
+from leaderboard.show.card import card
 from leaderboard.show.render import render
+from leaderboard.show.tables import by_method, settings
 
 
 class Page(HTMLParser):
@@ -133,13 +138,18 @@ def test_a_suite_that_steers_something_else_has_the_same_pages(
     usual = make_suite()
     evaluators = [{"name": "classifier"}, {"name": "perplexity"}]
     suite = Suite(**(usual.model_dump() | {"goal": {"control": "toxicity"}, "evaluators": evaluators}))
-    render([make_database(suite)], tmp_path)
+    database = make_database(suite)
+    render([database], tmp_path)
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} == {
         path.relative_to(toy_site) for path in toy_site.rglob("*")
     }
     for path in tmp_path.rglob("*"):
         if path.is_file() and path.name != "plotly.min.js" and path.suffix != ".png":
             assert "sentiment" not in path.read_text(encoding="utf-8").lower(), path.name
+    with open_stores([database]) as (store,):
+        (board,) = load_boards([store], [database])
+    texts = (by_method(board), settings(board), card([board]), str(compare([database], "g2", "g1")))
+    assert all("toxicity" in text and "sentiment" not in text.lower() for text in texts)
     for name in ("index", "ranking", "paper"):
         assert len(Page(tmp_path / f"{name}.html").tags) == len(Page(toy_site / f"{name}.html").tags)
         assert "toxicity" in (tmp_path / f"{name}.html").read_text(encoding="utf-8").lower()

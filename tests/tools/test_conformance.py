@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tools.conformance import CASES, compare, drawn
+from tools.conformance import CASES, METRICS, Agreement, compare, drawn, metric_row, sure_row
+from tools.peft_merges import COMBINATIONS
 
 
 def test_agreement_by_hand() -> None:
@@ -28,6 +29,21 @@ def test_drawn_elements_by_hand() -> None:
     base, expert = {"a": torch.zeros(8)}, {"a": torch.ones(8)}
     found = drawn({"a": torch.tensor([2.0, 0.0] * 4)}, base, expert)
     assert (found.kept, found.lowest, found.median, found.highest) == (0.5, 2, 2, 2)
+
+
+def test_rows_by_hand() -> None:
+    """Ours first, then how much higher theirs is; what is drawn gets no verdict from its distance."""
+    ours, theirs = dict.fromkeys(METRICS, 0.5), dict.fromkeys(METRICS, 0.75)
+    assert metric_row("x", ours, theirs) == "| x | 0.5, +0.25 | 0.5, +0.25 | 0.5, +0.25 | 0.5, +0.25 |"
+    for of_update, verdict in ((1e-6, "the same"), (0.05, "alike"), (0.5, "another method")):
+        assert sure_row("x", "y", Agreement(1, 2, 0.1, of_update), 0.0).endswith(f"| {verdict} |")
+    assert sure_row("x", "y", Agreement(1, 2, 0.1, 0.5), 0.0, "other draws").endswith("| other draws |")
+
+
+def test_halves_and_products_of_a_type_are_compared_with_one_recipe() -> None:
+    of = {case.type: case.recipe for case in COMBINATIONS}
+    assert of["cat"] == of["linear"] and of["ties_svd"] == of["ties"] and len(of) == len(COMBINATIONS)
+    assert [case.type for case in COMBINATIONS if case.drawn] == ["dare_linear", "dare_ties"]
 
 
 def test_every_case_names_another_mixture() -> None:
