@@ -8,11 +8,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Literal
 
 from bench.terminal import shown
 
 Advance = Callable[[int], None]  # told how many completions, texts or points were finished
 Task = Callable[[str, int], AbstractContextManager[Advance]]
+
+Tracker = Literal["trackio", "wandb"]  # a package that is told of results too: `bench.run.tracking`
 
 EVERY_S = 30.0  # between two lines where nobody watches a bar
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import evaluators
 import methods
-from bench.progress import Advance, Task, on_terminal, silent
+from bench.progress import Advance, Task, Tracker, on_terminal, silent
 from bench.schema import Estimate, Metric, OverheadSpec, Prompt, Recipe, Share, Suite, UserError
 from bench.serving import ServedModel
 from bench.stats import ratio_statistic
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from bench.run.parity import ParityReport
     from bench.run.prepare import Work
     from bench.run.stages import Stage
-    from bench.run.tracking import Tracker
     from bench.run.worker import EngineFactory
     from bench.schema import OverheadRecord
     from bench.store.write import Store
@@ -149,7 +148,7 @@ def run(
     workers: int | str | None = None,
     ray: str | None = None,
     task: Task = on_terminal,
-    log: "Tracker | None" = None,
+    log: Tracker | None = None,
     command: str = "",
 ) -> Outcome:
     """Generate and judge a suite into a database, and write the leaderboard's pages where `site` is given.

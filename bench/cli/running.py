@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from bench.cli.common import LiveOption, SiteOption, on_suite, out, say, this_command
-from bench.run.tracking import Tracker
+from bench.progress import Tracker
 
 if TYPE_CHECKING:
     from bench.run.memory import Memory

@@ -7,11 +7,11 @@ with the interval's ends, and `METHOD/PARAMETER`, so that a metric can be drawn 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
+from bench.progress import Tracker
 from bench.schema import Estimate, Point, Suite, UserError
 
-Tracker = Literal["trackio", "wandb"]
 Told = Callable[[Point, Sequence[Estimate]], None]  # of each verdict, when it is stored
 PROJECT = "lerpbench"
 

@@ -1,6 +1,7 @@
 """What is shared of a board: for each point a page with a social card and a BibTeX entry, and the board's badge."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,7 @@ def pages(
     template, slots = env.get_template("point.html"), {i: s.slot for s in series for i in s.places}
     around = {**common, "root": f"../{common['root']}", "up": "../", "page": "point", "cards": cards}
     colours, found = palette(), dict[str, str | bytes]()
+    hands = Counter(repeat.place for repeat in board.repeats)
     for i, place in enumerate(board.places):
         page = address(place)
         picture = page.removesuffix(".html") + ".png"
@@ -49,7 +51,7 @@ def pages(
             found[picture] = _card(board, i, colours[f"--s{slots.get(i, 0) % 10}"])
         found[page] = template.render(
             **around, place=place, index=i, about=_about(place), said=_said(board, i), told=_told(board, i),
-            hands=sum(repeat.place == i for repeat in board.repeats), bib=bibtex(board, i, url and url + page),
+            hands=hands[i], bib=bibtex(board, i, url and url + page),
             address=url + page if url else "", picture=(url or "../") + picture,
         )  # fmt: skip
     return found
