@@ -120,12 +120,11 @@ def to_be_made(extent: "Extent") -> list[str]:
     if not extent.unmade:
         return []
     told = ", ".join(f"{e.name} ({len(e.records())} of {len(e.trials)} trials done)" for e in extent.unmade)
-    if extent.training_s is None:
-        time = "a time unknown until a trial is finished"
-    else:
-        time = f"about {about(extent.training_s)} at the pace of the finished trials"
-    return [f"experts that the run makes first: {told}; in {time}, and {megabytes(extent.training_bytes)} of memory "
-            "and activations"]  # fmt: skip
+    time = "unknown until a trial is finished"
+    if extent.training_s is not None:
+        time = f"about {about(extent.training_s)} at the finished trials' pace"
+    return [f"experts that the run makes first: {told}; time: {time}; memory: {megabytes(extent.training_bytes)} and "
+            "activations"]  # fmt: skip
 
 
 def in_memory(memory: "Memory", device_bytes: int) -> list[str]:

@@ -1,6 +1,7 @@
 """Both engines serve any decoder: tiny random models of several architectures against plain transformers.
 
-No module of ours names any of these architectures but GPT-2.
+No module of ours names any of these architectures but GPT-2.  $LERPBENCH_ARCHITECTURES, model types between blanks,
+adds some that are not named here either.
 """
 
 import os
@@ -45,6 +46,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "cohere": dict(model_type="cohere", logit_scale=0.25, **GROUPED),
     "granite": dict(model_type="granite", logits_scaling=4.0, **GROUPED),
 }  # fmt: skip
+ARCHITECTURES |= {
+    name: dict(model_type=name, **GROUPED) for name in os.environ.get("LERPBENCH_ARCHITECTURES", "").split()
+}
 WITHOUT_POSITIONS: dict[str, dict[str, Any]] = {  # models that read them off the mask
     "bloom": dict(
         model_type="bloom", hidden_size=64, n_layer=2, n_head=2, initializer_range=0.2, bos_token_id=0, eos_token_id=0,
