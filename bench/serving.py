@@ -19,6 +19,13 @@ class NotFiniteError(ArithmeticError):
     """A mixture whose numbers are no numbers: its point fails, and the others go on."""
 
 
+def sweep_of(recipe: Recipe) -> str | None:
+    """The same for mixtures of logits that differ in the values of their coefficients alone; None for all others."""
+    if recipe.space != "logits" or recipe.draft is not None:
+        return None
+    return recipe.model_copy(update={"coefficients": dict.fromkeys(recipe.coefficients, 1.0)}).model_dump_json()
+
+
 class ServedModel(Protocol):
     """A mixture that is ready to run."""
 
@@ -63,6 +70,16 @@ class Engine(Protocol):
 
     def serve(self, recipe: Recipe) -> ServedModel:
         """Mix in place.  Raises UserError for a recipe that this engine cannot serve."""
+        ...
+
+    def sweep(
+        self, recipes: Sequence[Recipe], prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent
+    ) -> list[list[Completion]]:
+        """The completions of each of some recipes of one `sweep_of`, as each alone has them."""
+        ...
+
+    def mixtures_per_batch(self, prompts: Sequence[Prompt], sampling: Sampling) -> int:
+        """How many mixtures of a sweep are best completed by one call of `sweep`; 1 where that gains nothing."""
         ...
 
     def survived_update(self) -> float | None:

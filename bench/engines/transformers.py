@@ -7,6 +7,7 @@ Activation space: a hook on one layer.
 
 from collections.abc import Mapping, Sequence
 from inspect import signature
+from itertools import product
 from typing import Any, ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -64,6 +65,17 @@ class TransformersEngine:
 
             return SpeculativeModel(self, recipe, members, self._alone(self._weights.serve(recipe.draft.recipe)))
         return TransformersModel(self, recipe, members)
+
+    def sweep(
+        self, recipes: Sequence[Recipe], prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent
+    ) -> list[list[Completion]]:
+        from bench.engines.sweep import SweepModel
+
+        served = self.serve(recipes[0])
+        return SweepModel(self, recipes, served.members).generate_each(prompts, sampling, advance)
+
+    def mixtures_per_batch(self, prompts: Sequence[Prompt], sampling: Sampling) -> int:
+        return max(1, self.batch_rows // (len(prompts) * sampling.samples))
 
     def survived_update(self) -> float | None:
         return self._weights.survived_update()
@@ -225,6 +237,8 @@ class Member(NamedTuple):
 class TransformersModel:
     """A served mixture: members with their coefficients (one of weight 1 where weights or activations are mixed)."""
 
+    n_mixtures = 1
+
     def __init__(self, engine: TransformersEngine, recipe: Recipe, members: Sequence[Member]) -> None:
         self.engine = engine
         self.recipe = recipe
@@ -240,17 +254,28 @@ class TransformersModel:
 
     # ------------------------------------------------------------------------------------------ generation
 
-    @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent) -> list[Completion]:
+        return self.generate_each(prompts, sampling, advance)[0]
+
+    @torch.inference_mode()
+    def generate_each(
+        self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent
+    ) -> list[list[Completion]]:
+        """The completions of each mixture."""
         ids = [self.token_ids(prompt.text) for prompt in prompts]
-        keys = row_keys(prompts, sampling.samples, sampling.seed).view(len(prompts), sampling.samples)
-        drawn: dict[int, list[tuple[list[int], bool]]] = {}
-        for batch in self.engine.batches(prompts, sampling):
+        each = sampling.samples
+        keys = row_keys(prompts, each, sampling.seed).view(len(prompts), each)
+        drawn: dict[tuple[int, int], list[tuple[list[int], bool]]] = {}
+        for batch in self.engine.batches(prompts, sampling.model_copy(update={"samples": each * self.n_mixtures})):
             rows = self._decode([ids[i] for i in batch], keys[batch].flatten(), sampling)
-            for place, i in enumerate(batch):
-                drawn[i] = rows[place * sampling.samples : (place + 1) * sampling.samples]
+            for place, of in enumerate(product(range(self.n_mixtures), batch)):
+                drawn[of] = rows[place * each : (place + 1) * each]
             advance(len(rows))
-        flat = [(i, s, tokens, stopped) for i in range(len(prompts)) for s, (tokens, stopped) in enumerate(drawn[i])]
+        return [self._completions([drawn[m, i] for i in range(len(prompts))]) for m in range(self.n_mixtures)]
+
+    def _completions(self, drawn: Sequence[list[tuple[list[int], bool]]]) -> list[Completion]:
+        """drawn: each prompt's samples, their tokens and whether they ended by themselves."""
+        flat = [(i, s, tokens, stopped) for i, rows in enumerate(drawn) for s, (tokens, stopped) in enumerate(rows)]
         texts = self.tokenizer.batch_decode(
             [tokens for _, _, tokens, _ in flat], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -268,23 +293,25 @@ class TransformersModel:
     def _decode(
         self, prompts: list[list[int]], keys: Tensor, sampling: Sampling, end: int | None = None
     ) -> list[tuple[list[int], bool]]:
-        """Tokens of each completion without the end token, and whether it ended by itself; prompt by prompt.
+        """Tokens of each completion without the end token, and whether it ended by itself; by mixture, then prompt.
 
-        `end` replaces the end-of-text token; NEVER does the same work and never stops.
+        keys: of one mixture's rows, since all mixtures of a sweep share their noise.  `end` replaces the end-of-text
+        token; NEVER does the same work and never stops.
         """
         end = self.end if end is None else end
         device = self.engine.device
         longest = max(map(len, prompts))
         state = _Decoding(self.members, longest + sampling.max_new_tokens)
         hidden = state.prefill(prompts, self.end, device)  # m x (P, h)
-        repeats = torch.arange(len(prompts), device=device).repeat_interleave(sampling.samples)
+        repeats = torch.arange(len(prompts), device=device).repeat_interleave(sampling.samples).repeat(self.n_mixtures)
         state.select(repeats)
         hidden = [h[repeats] for h in hidden]
-        keys = keys.to(device)
+        mixture = torch.arange(self.n_mixtures, device=device).repeat_interleave(len(keys))
+        keys = keys.to(device).repeat(self.n_mixtures)
         drawn = torch.full((len(repeats), sampling.max_new_tokens), end, device=device)
         live = torch.arange(len(repeats), device=device)  # rows that still grow
         for step in range(sampling.max_new_tokens):
-            tokens = self._sample(hidden, sampling, keys[live], step)
+            tokens = self._sample(hidden, sampling, keys[live], step, mixture[live])
             drawn[live, step] = tokens
             going = tokens != end
             if step + 1 == sampling.max_new_tokens:
@@ -298,14 +325,17 @@ class TransformersModel:
             hidden = state.step(tokens)
         return finished_rows(drawn, end)
 
-    def _sample(self, hidden: Sequence[Tensor], sampling: Sampling, keys: Tensor, step: int) -> Tensor:
-        """The next token of every row, in chunks that stay in cache.  hidden: m x (B, h).  Returns (B,) int64."""
+    def _sample(self, hidden: Sequence[Tensor], sampling: Sampling, keys: Tensor, step: int, mixture: Tensor) -> Tensor:
+        """The next token of every row, in chunks that stay in cache.
+
+        hidden: m x (B, h); mixture: (B,) which one each row is of.  Returns (B,) int64.
+        """
         rows = ROWS_PER_CHUNK if self.engine.device == "cpu" else len(keys)
         chunks = []
         for start in range(0, len(keys), rows):
             part = [h[start : start + rows] for h in hidden]
             logits = self._logits(part)
-            mixed = self._mixed(logits)
+            mixed = self._mixed_rows(logits, mixture[start : start + rows])
             allowed, top_p = self._candidates(logits, sampling.top_p)
             if sampling.temperature == 0:
                 if allowed is not None:
@@ -327,6 +357,10 @@ class TransformersModel:
             return logits[0]
         mix = mix_probs if self.recipe.space == "probs" else mix_logits
         return mix([member.coefficient for member in self.members], logits)
+
+    def _mixed_rows(self, logits: Sequence[Tensor], mixture: Tensor) -> Tensor:
+        """The logits (B, V) float32 of rows of these mixtures (B,): there is one."""
+        return self._mixed(logits)
 
     def _candidates(self, logits: Sequence[Tensor], top_p: float) -> tuple[Tensor | None, float]:
         """The tokens that the recipe leaves (B, V), None where it leaves all, and the top-p that cuts them further."""

@@ -84,6 +84,15 @@ class VllmEngine:
         self._served = recipe
         return VllmModel(self, live, recipe)
 
+    def sweep(
+        self, recipes: Sequence[Recipe], prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent
+    ) -> list[list[Completion]]:
+        return [self.serve(recipe).generate(prompts, sampling, advance) for recipe in recipes]
+
+    def mixtures_per_batch(self, prompts: Sequence[Prompt], sampling: Sampling) -> int:
+        """One: a shard is a unit of its seed, so what is drawn with it would change it."""
+        return 1
+
     def survived_update(self) -> float | None:
         recipe = self._served
         if recipe is None or recipe.space != "weights":

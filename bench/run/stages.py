@@ -77,6 +77,7 @@ class Run:
     def _do(self, title: str, units: Sequence[Unit], worker: Worker) -> None:
         if not units:
             return
+        worker.expect(units)
         with self.task(title, sum(map(self.size, units))) as advance:
             for unit in units:
                 started = time.perf_counter()

@@ -13,8 +13,8 @@ import numpy as np
 from bench.progress import Advance, silent
 from bench.run.prepare import NamedEvaluator, Work
 from bench.run.units import Broken, Completed, Event, Failed, Inspect, Judge, Piece, Serve, Survived, Unit, Verdict
-from bench.schema import Completion, Estimate, Prompt, Recipe, UserError
-from bench.serving import Engine, NotFiniteError, ServedModel
+from bench.schema import Completion, Estimate, Prompt, Recipe, Sampling, UserError
+from bench.serving import Engine, NotFiniteError, ServedModel, sweep_of
 from bench.stats import RatioStatistic, Summary
 from evaluators.base import Answer, Judgement, Samples
 from evaluators.judges import Judges
@@ -31,6 +31,12 @@ class Worker:
         self.judges = judges
         self._engine: Engine | None = None
         self._answers: dict[str, Answer] = {}  # of the mixtures beside the points: each is served and asked once
+        self._coming: dict[int, Serve] = {}  # by position: whole points that will be asked for, as far as is known
+        self._ahead: dict[int, Completed] = {}  # by position: completed together with an earlier point
+
+    def expect(self, units: Sequence[Unit]) -> None:
+        """These will come: points of one sweep may then be completed together, which changes nothing but the time."""
+        self._coming = {u.position: u for u in units if isinstance(u, Serve) and u.piece == Piece()}
 
     def do(self, unit: Unit, samples: Samples | None = None, advance: Advance = silent) -> Iterator[Event]:
         """What comes of a unit, as it comes; `samples`: what a `Judge` is to judge."""
@@ -55,6 +61,7 @@ class Worker:
             self._engine.close()
             self._engine = None
             self._answers.clear()
+            self._ahead.clear()
 
     # ------------------------------------------------------------------------------------------ served mixtures
 
@@ -76,6 +83,8 @@ class Worker:
                 asking.append((place, self._beside(engine, self.work.evaluators[place], recipe)))
             except Exception as error:
                 yield self._broken(place, error)
+        if unit.position in self._coming:
+            self._look_ahead(engine, unit.position, advance)
         model = engine.serve(recipe)
         if not np.isfinite(model.next_token_logprobs([self.work.prompts[0].text])).all():
             raise NotFiniteError("its probabilities are not finite")
@@ -83,7 +92,8 @@ class Worker:
         if share is not None:
             yield Survived(share)
         if unit.piece is not None:
-            yield self._complete(engine, model, unit.piece, advance)
+            ahead = self._ahead.pop(unit.position, None)
+            yield self._complete(engine, model, unit.piece, advance) if ahead is None else ahead
         for place, beside in asking:
             evaluator = self.work.evaluators[place].evaluator
             yield self._verdict(place, partial(evaluator.ask, model, recipe, beside))
@@ -99,6 +109,28 @@ class Worker:
             if key not in self._answers:
                 self._answers[key] = item.evaluator.answer(engine.serve(other))
         return [self._answers[key] for key in others]
+
+    def _look_ahead(self, engine: Engine, position: int, advance: Advance) -> None:
+        """Complete a point in one batch with others of its sweep that will come; none where one is no model."""
+        del self._coming[position]
+        sweep, most = sweep_of(self.work.points[position].recipe), engine.mixtures_per_batch(*self._asked)
+        if sweep is None or most == 1 or position in self._ahead:
+            return
+        others = [i for i in self._coming if sweep_of(self.work.points[i].recipe) == sweep and i not in self._ahead]
+        together = [position, *others[: most - 1]]
+        if len(together) == 1:
+            return
+        started = time.perf_counter()
+        try:
+            found = engine.sweep([self.work.points[i].recipe for i in together], *self._asked, advance)
+        except NotFiniteError:
+            return
+        spent = (time.perf_counter() - started) / len(together)
+        self._ahead |= {i: Completed(drawn, spent) for i, drawn in zip(together, found, strict=True)}
+
+    @property
+    def _asked(self) -> tuple[Sequence[Prompt], Sampling]:
+        return self.work.prompts, self.work.suite.sampling
 
     def _complete(self, engine: Engine, model: ServedModel, piece: Piece, advance: Advance) -> Completed:
         started = time.perf_counter()

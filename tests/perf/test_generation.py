@@ -79,3 +79,28 @@ def test_dexperts_costs_at_most_three_bases_and_a_tenth(
     print(f"\nbase {median(one):,.0f} tokens/s, DExperts {median(three):,.0f}, time ratio {ratio:.2f}")
     benchmark.pedantic(run(dexperts), rounds=3)
     assert ratio <= 3.3
+
+
+@pytest.mark.parametrize(("samples", "target"), [(1, 2.0), (4, 1.0)])
+def test_a_sweep_of_fifteen_in_one_batch(
+    benchmark: BenchmarkFixture, engine: TransformersEngine, samples: int, target: float
+) -> None:
+    prompts, sampling = PROMPTS[:20], SAMPLING.model_copy(update={"samples": samples})
+    alphas = [0.1 * i for i in range(1, 16)]
+    recipes = [Recipe(space="logits", coefficients={"base": 1, "expert": a, "antiexpert": -a}) for a in alphas]
+    at_once = engine.mixtures_per_batch(prompts, sampling)
+
+    def together() -> int:
+        parts = [recipes[i : i + at_once] for i in range(0, len(recipes), at_once)]
+        return sum(c.n_tokens for part in parts for drawn in engine.sweep(part, prompts, sampling) for c in drawn)
+
+    def alone() -> int:
+        return sum(c.n_tokens for recipe in recipes for c in engine.serve(recipe).generate(prompts, sampling))
+
+    fast, slow = interleaved(together, alone)
+    ratio = median([a / b for a, b in zip(fast, slow, strict=True)])
+    print(
+        f"\n15 x 20 prompts x {samples}: {median(fast):,.0f} tokens/s together, {median(slow):,.0f} alone, {ratio:.2f}"
+    )
+    benchmark.pedantic(together, rounds=1)
+    assert ratio >= target

@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -337,3 +338,29 @@ def count(db: Path, table: str) -> int:
             return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
     except sqlite3.OperationalError:  # not made yet, or being written
         return 0
+
+
+class SweepingEngine(TransformersEngine):
+    """Keeps how many mixtures each call of `sweep` took."""
+
+    swept: ClassVar[list[int]] = []
+
+    def sweep(self, recipes: Any, *rest: Any) -> Any:
+        self.swept.append(len(recipes))
+        return super().sweep(recipes, *rest)
+
+
+def test_a_sweep_in_one_batch_changes_no_row(tmp_path: Path, tiny_suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = varied(
+        tiny_suite, tmp_path, lambda text: text.replace("dexperts: {alpha: [0, 1]}", "dexperts: {alpha: [0.5, 1, 2]}")
+    )
+    work = prepared(more)
+    views = {}
+    for name, batch_rows, expected in (("together", 640, [3]), ("alone", 1, [])):
+        monkeypatch.setattr(SweepingEngine, "swept", [])
+        factory = partial(SweepingEngine, work.checkpoints, "float32", "cpu", batch_rows=batch_rows)
+        with closing(Store.open(tmp_path / name)) as store:
+            Run(work, store, store.environment({}, "d"), silently).execute(factory, Judges("cpu"))
+        assert SweepingEngine.swept == expected
+        views[name] = [view(tmp_path / name, rows) for rows in ("results", "completions")]
+    assert views["together"] == views["alone"]
