@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.cluster.agenda import Agenda, Role, cost, cut, kind_of
 from bench.cluster.crew import Crew, Finished
-from bench.cluster.hand import Hand
+from bench.cluster.hand import Hand, Hello
 from bench.cluster.nodes import Places, Workers, connected, most_threads, nodes, places
 from bench.cluster.packing import PackedSamples
 from bench.cluster.seats import settings
@@ -48,6 +48,7 @@ class Sweep:
         self._drawn: dict[int, dict[int, Any]] = defaultdict(dict)  # position -> its pieces, in the object store
         self._stored: dict[int, Any] = {}  # position -> what the database has, in the object store
         self._verdicts: dict[int, int] = {}  # position -> how many are to come
+        self._environments: dict[str, int] = {}  # digest -> id
 
     def execute(self, stages: Collection[Stage] = ALL_STAGES) -> Sequence[Share]:
         """Do what the stages ask for and the store lacks.  Returns who did what.
@@ -88,14 +89,20 @@ class Sweep:
             self.run.keep(unit, failed)
         else:
             assert finished.hello is not None
-            machine = finished.hello.machine
-            made_with = self.run.store.environment(machine, digest(machine))
+            made_with = self._environment(finished.hello)
             for event in finished.done.events():
                 self.run.keep(unit, event, made_with)
             if isinstance(unit, Serve) and unit.piece is not None:
                 self._drawn[unit.position][unit.piece.index] = finished.ref
         if isinstance(unit, Judge):
             self._judged(unit.position)
+
+    def _environment(self, hello: Hello) -> int:
+        """The id of what an actor runs with, stored when it is first met."""
+        known = digest(hello.machine)
+        if known not in self._environments:
+            self._environments[known] = self.run.store.environment(hello.machine, known)
+        return self._environments[known]
 
     def _to_judge(self, unit: Unit, stages: Collection[Stage]) -> list[Judge]:
         """The verdicts that can be had now that this unit is kept."""

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+
 import evaluators
 import methods
 from bench.cluster.agenda import pieces
@@ -72,6 +74,7 @@ class RayHere:
         forgets: Callable[[Any], bool] = lambda ref: False,
     ) -> None:
         self.dies = dies
+        self.loss: Exception = RayActorError(error_msg="The actor is dead because it was told so.")
         self.forgets = forgets
         self.util = self
         self.seats: list[dict[str, float]] = []  # what was reserved, in order
@@ -138,15 +141,13 @@ class _Call:
         self.found: Any = None
 
     def answer(self) -> Any:
-        from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
-
         if self.found is not None:
             return self.found
         ray, seat = self.actor.ray, self.actor.seat
         if self.name == "do":
             ray.done[seat] += 1
         if ray.dies(seat, ray.done[seat]):
-            raise RayActorError(error_msg="The actor is dead because it was told so.")
+            raise ray.loss
         if any(isinstance(one, _Call) and ray.forgets(one) for one in self.arguments):
             raise RayTaskError("do", "lost", ObjectLostError("00" * 28, None, ""))
         given = [one.found if isinstance(one, _Call) else one for one in self.arguments]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from cluster_runs import RayHere, prepared, run_in_process, run_on, view
+from ray.exceptions import OutOfMemoryError
 
 from bench.cluster import agenda as deciding
 from bench.cluster.points import Sweep
@@ -55,6 +56,16 @@ def test_a_unit_that_loses_three_workers_fails_its_point_and_no_other(wide_suite
     assert run.failed["dexperts(alpha=1)"].startswith("its worker was lost 3 times, the last time so: RayActorError")
     places = {row[2:4] for row in view(tmp_path / "r.db", "completions")}
     assert len(places) == 7 and ("dexperts", '{"alpha":1}') not in places
+
+
+def test_a_kill_for_want_of_memory_is_told_as_the_reason(wide_suite: Path, tmp_path: Path) -> None:
+    ray = RayHere(lambda seat, unit: seat < 3 and unit == 1)
+    ray.loss = OutOfMemoryError("Task was killed due to the node running low on memory.\nMemory used: 60.1 GB")
+    run, _ = run_on(ray, prepared(wide_suite, ["base"]), tmp_path / "r.db", workers=1, n_pieces=1)
+    told = "OutOfMemoryError: Task was killed due to the node running low on memory. Memory used: 60.1 GB"
+    assert run.failed == {"base": f"its worker was lost 3 times, the last time so: {told}"}
+    with closing(Reader.open(tmp_path / "r.db")) as store:
+        assert told in str(store.points(1, "transformers")[0].failed)
 
 
 def test_a_verdict_that_loses_three_workers_is_missing_and_no_other(wide_suite: Path, tmp_path: Path) -> None:
