@@ -10,6 +10,7 @@ TABLE = {
     "classifier": "evaluators.classifier:Classifier",
     "toxicity": "evaluators.toxicity:Toxicity",
     "llm_judge": "evaluators.llm_judge:LlmJudge",
+    "zero_shot": "evaluators.zero_shot:ZeroShot",
     "distinct": "evaluators.distinct:Distinct",
     "repetition": "evaluators.repetition:Repetition",
     "length": "evaluators.length:Length",
