@@ -55,10 +55,11 @@ def provenance(board: Board) -> str:
     if not board.runs:
         return ""
     run = board.runs[-1]
+    asked = run.command.partition(" --")[0]
     facts = run.environment
     versions = facts.get("packages", {})
     return (
-        f"`lerpbench run {board.suite}` on {facts.get('processor')}, {facts.get('cores')} cores, torch "
+        f"`{asked}` on {facts.get('processor')}, {facts.get('cores')} cores, torch "
         f"{versions.get('torch')}, transformers {versions.get('transformers')}, engine {board.engine}, "
         f"{run.started_at[:10]}; spliced in by `make readme`."
     )
