@@ -381,13 +381,32 @@ class TransformersModel:
         found: dict[int, NDArray[np.float32]] = {}
         for start in range(0, len(order), ROWS_PER_CHUNK):
             batch = order[start : start + ROWS_PER_CHUNK]
-            targets = right_padded([ids[i] for i in batch], self.end, self.engine.device)
-            logits = self._forward([ids[i][:-1] for i in batch])
-            logprobs = logits.gather(2, targets[..., None])[..., 0] - logits.logsumexp(dim=-1)
-            for row, i in enumerate(batch):
-                found[i] = logprobs[row, : len(ids[i])].cpu().numpy()
+            logprobs = self._chosen([ids[i] for i in batch]).cpu().numpy()
+            ends = np.cumsum([len(ids[i]) for i in batch])[:-1]
+            found |= zip(batch, np.split(logprobs, ends), strict=True)
             advance(len(batch))
         return [found[i] for i in range(len(texts))]
+
+    def _chosen(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """log P of every token of the rows, one row behind another, (sum of lengths,) float32; the head in chunks.
+
+        Rows are padded on the right: causality keeps padding out of real positions.
+        """
+        device = self.engine.device
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        real = torch.arange(int(lengths.max()), device=device) < lengths[:, None]  # (B, T)
+        hidden = []  # m x (tokens, h): what each token is drawn from
+        for member in self.members:
+            padded = right_padded([[self.end, *member.prefix, *row][:-1] for row in rows], self.end, device)
+            states = member.model.base_model(input_ids=padded, use_cache=False).last_hidden_state
+            hidden.append(states[:, len(member.prefix) :][:, : real.shape[1]][real])
+        tokens = torch.tensor([token for row in rows for token in row], device=device)
+        logprobs = torch.empty(len(tokens), device=device)
+        for start in range(0, len(tokens), ROWS_PER_CHUNK):
+            part = slice(start, start + ROWS_PER_CHUNK)
+            logits = self._mixed(self._logits([h[part] for h in hidden]))
+            logprobs[part] = logits.gather(1, tokens[part, None])[:, 0] - logits.logsumexp(dim=-1)
+        return logprobs
 
     @torch.inference_mode()
     def next_token_logprobs(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -406,17 +425,6 @@ class TransformersModel:
             logits = self._mixed(self._logits(hidden))
             found[start : start + len(batch)] = logits.log_softmax(dim=-1).cpu().numpy()
         return found
-
-    def _forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Mixed logits (B, T + 1, V) float32 after an end-of-text token and each token of the rows, the longest of T.
-
-        Rows are padded on the right: causality keeps padding out of real positions.
-        """
-        found = []
-        for _, model, _, prefix in self.members:
-            padded = right_padded([[self.end, *prefix, *row] for row in rows], self.end, self.engine.device)
-            found.append(model(input_ids=padded, use_cache=False).logits[:, len(prefix) :].float())
-        return self._mixed(alike(found))
 
 
 class _Decoding:
