@@ -166,8 +166,8 @@ def test_pages_are_written_before_the_end_and_a_damaged_one_stops_nothing(
     monkeypatch.setattr(stages, "AHEAD", 2)
     pages: list[str] = []
 
-    def rendered(databases: Sequence[Path], site: Path) -> None:
-        render(databases, site)
+    def rendered(databases: Sequence[Path], site: Path, *rest: Any) -> None:
+        render(databases, site, *rest)
         pages.append((site / "index.html").read_text())
         if len(pages) == 1:
             raise UserError("no page")
