@@ -1,7 +1,7 @@
 """GPT-2's activation, gelu(x) = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), in pieces that stay in cache.
 
-On a CPU torch's own kernel of this formula takes most of its time in a tanh that `torch.tanh` computes six times as
-quickly; transformers' `NewGELUActivation` walks through the whole tensor eight times.
+1 + tanh(u) is 2 sigmoid(2 u), which torch computes eight times as quickly on a CPU (docs/SPEED.md).  Its own kernel of
+the formula takes most of its time in the tanh; transformers' `NewGELUActivation` walks through the tensor eight times.
 """
 
 import math
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.activations import GELUTanh, NewGELUActivation
 
 PIECE = 2**17  # float32 numbers: 512 KiB
+SLOPE = math.sqrt(2 / math.pi)
 SMALL = 2**12  # numbers up to which one slow kernel beats eight calls
 
 
@@ -24,9 +25,8 @@ class BlockedGELU(nn.Module):
         flat = x.reshape(-1)
         for piece in torch.split(flat, PIECE):
             wide = piece.float()
-            inner = wide * wide
-            torch.addcmul(wide, inner, wide, value=0.044715, out=inner).mul_(math.sqrt(2 / math.pi)).tanh_()
-            piece.copy_(wide.mul_(inner.add_(1).mul_(0.5)))
+            inner = (wide * wide).mul_(2 * SLOPE * 0.044715).add_(2 * SLOPE).mul_(wide)
+            piece.copy_(wide.mul_(inner.sigmoid_()))
         return flat.view(x.shape)
 
 

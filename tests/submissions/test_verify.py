@@ -20,6 +20,7 @@ from bench.run.prepare import prepare
 from bench.run.stages import Run
 from bench.schema import OverheadRecord, UserError
 from bench.store.read import Reader
+from bench.store.schema import FORMAT
 from bench.store.write import Store
 from bench.submissions.bundle import DATABASE, facts, pack, record, submit, unpack
 from bench.submissions.findings import Report
@@ -272,7 +273,7 @@ def test_a_timing_inside_its_interval_can_only_be_taken_as_stored(tamper: Tamper
         ("UPDATE estimates SET value = 9e999 WHERE id = 1", ("estimates (id 1)", "value: stored inf")),
         ("UPDATE points SET params = '{' WHERE id = 1", ("points (id 1)", "params", "JSON")),
         ("UPDATE mixtures SET recipe = '[]' WHERE id = 1", ("points", "ValidationError")),
-        ("PRAGMA user_version = 99", ("header", "user_version", "stored 99, expected 1")),
+        ("PRAGMA user_version = 99", ("header", "user_version", f"stored 99, expected {FORMAT}")),
     ],
 )  # fmt: skip
 def test_what_lerpbench_would_not_write_is_refused(
