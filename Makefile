@@ -9,13 +9,15 @@ DB ?= results.db
 SITE ?= site
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test lint types imports bench bench-baseline faults gpu-check real readme clean
+.PHONY: help demo test lint types imports bench bench-baseline faults gpu-check real constraints readme clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: $(VENV)/.installed ## install, run the mini suite, render the leaderboard
+demo: $(VENV)/.installed ## install, run the mini suite, time its methods, render the leaderboard
 	$(BIN)/lerpbench run mini --db $(DB) --site $(SITE)
+	$(BIN)/lerpbench overhead mini --budget-s 20 --db $(DB)
+	$(BIN)/lerpbench render --db $(DB) --site $(SITE)
 
 test: $(VENV)/.installed-test lint types imports ## install, lint, types, import layers, tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore=tests/perf -n auto --dist loadfile
@@ -53,16 +55,19 @@ real: $(VENV)/.installed ## SmolLM2-135M from the package index: experts, a run,
 faults: $(VENV)/.installed-test ## kills, full disks, two writers, flipped bytes, malformed files: ten minutes
 	$(BIN)/python -m tools.faults
 
+constraints: $(VENV)/.installed-test ## pin what this environment has in constraints.txt
+	$(BIN)/python -m tools.constraints > constraints.txt
+
 readme: $(VENV)/.installed ## splice the results of $(DB) into README.md
 	$(BIN)/python -m tools.readme $(DB) README.md
 
 clean: ## remove what was installed and rendered; databases stay
 	rm -rf $(VENV) $(SITE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .benchmarks
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@
 
 # The tests run the vLLM engine too, where its CPU build can be installed.

@@ -1,0 +1,64 @@
+"""The CPU's kernels that engines and judges use, against torch's own, one thread.
+
+python -m pytest tests/perf/test_products.py -s        (a quiet machine)
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.engines.sampling import nucleus
+from bench.suite.activations import BlockedGELU
+from bench.suite.products import product
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        yield
+    torch.set_num_threads(threads)
+
+
+def times(ours: Callable[[], Tensor], theirs: Callable[[], Tensor], what: str) -> float:
+    """How often ours is done in the time that theirs takes: least times of interleaved rounds."""
+    least = [float("inf")] * 2
+    for _ in range(40):
+        for i, run in enumerate((ours, theirs)):
+            started = time.perf_counter()
+            run()
+            least[i] = min(least[i], time.perf_counter() - started)
+    print(f"\n{what}: {1e6 * least[0]:,.0f} us, torch's own {1e6 * least[1]:,.0f} us, {least[1] / least[0]:.2f} times")
+    return least[1] / least[0]
+
+
+@pytest.mark.parametrize("layout", ["Linear", "Conv1D"])
+@pytest.mark.parametrize("rows", [4, 20, 384])
+def test_products(rows: int, layout: str) -> None:
+    x, bias = torch.randn(rows, 768), torch.randn(3072)
+    weight = torch.randn(3072, 768) if layout == "Linear" else torch.randn(768, 3072).t()
+    ratio = times(
+        lambda: product(x, weight, bias),
+        lambda: nn.functional.linear(x, weight, bias) if layout == "Linear" else torch.addmm(bias, x, weight.t()),
+        f"{rows} rows by 768 x 3072, {layout}",
+    )
+    assert ratio >= 0.8  # where both use all that the processor has, they are alike
+
+
+def test_gelu() -> None:
+    x = torch.randn(384, 768)
+    ratio = times(lambda: BlockedGELU()(x), lambda: nn.functional.gelu(x, approximate="tanh"), "GELU of 384 x 768")
+    assert ratio >= 1.5
+
+
+def test_nucleus() -> None:
+    logits = 2 * torch.randn(4, 50257)
+
+    def by_sorting() -> Tensor:
+        return logits.softmax(-1).sort(dim=-1, descending=True).values.cumsum(-1)
+
+    assert times(lambda: nucleus(logits, 0.9), by_sorting, "the nucleus of 4 x 50,257") >= 1.5
