@@ -11,9 +11,8 @@ from methods.base import FiniteFloat, Method, logits
 class DExperts(Method):
     """The base's logits steered by the difference of two experts'.
 
-    `filter_p` takes candidates from the base's nucleus before mixing, as the DExperts release does, in place of the
-    nucleus of the mixture, as arXiv 2211.12092 does.  With `draft`, g2 of the same alpha drafts `k` tokens (4 where it
-    is not given), which the ensemble verifies in one pass: other draws of the same distribution, sooner.
+    Candidates are the nucleus of the mixture (arXiv 2211.12092); with `filter_p` the base's before mixing (the DExperts
+    release).  With `draft`, g2 drafts `k` tokens (4) for one pass to verify: other draws of one distribution, sooner.
     """
 
     source = "Liu et al. 2021, DExperts, equation 2; arXiv 2211.12092, section 3.2"
