@@ -19,6 +19,8 @@ from leaderboard.measure.rank import Series
 from leaderboard.numbers import plain
 from leaderboard.read.board import ALL, Board, PerPrompt
 
+FURTHER = "further at every measured setting"
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -90,10 +92,17 @@ def _target(board: Board, series: Sequence[Series], prompts: str, half: "Half", 
     reached = [(s, setting) for s, setting in chosen if setting is not None]
     found = reports(board, [setting for _, setting in reached], prompts)
     rows = [Reached(s, setting, metrics=report) for (s, setting), report in zip(reached, found, strict=True)]
-    missed = [Reached(s, None, "not reached by a measured setting") for s, setting in chosen if setting is None]
+    missed = [Reached(s, None, _why_not(s, half, value, up=up)) for s, setting in chosen if setting is None]
     return Target(
         value, tuple(_with_differences(board, [*sorted(rows, key=lambda row: _price(board, row)), *missed], prompts))
     )
+
+
+def _why_not(series: Series, half: "Half", target: float, *, up: bool) -> str:
+    found = half.strength[list(series.places)]
+    found = found[np.isfinite(found)]
+    beyond = found >= target if up else found <= target
+    return FURTHER if len(found) and beyond.all() else "not reached by a measured setting"
 
 
 def _price(board: Board, row: Reached) -> float:

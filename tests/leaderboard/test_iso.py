@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from toyboard import PROMPTS
 
-from leaderboard.measure.iso import Setting, choose, choosing_half, halves, models_between, rank_at_targets
+from leaderboard.measure.iso import FURTHER, Setting, choose, choosing_half, halves, models_between, rank_at_targets
 from leaderboard.measure.rank import Series, find_series
 from leaderboard.read.board import Board, PerPrompt
 from leaderboard.read.query import open_stores, read_boards
@@ -73,6 +73,21 @@ def test_nothing_is_extrapolated(board: Board) -> None:
     made = with_values(board, "sentiment", dict(zip(g2.places, (0.1, 0.3, 0.5, 0.6, 0.65), strict=True)))
     assert cheapest(made, g2, 0.7) is None
     assert cheapest(made, g2, 0.05, up=False) is None
+
+
+def test_a_curve_beyond_a_target_is_not_said_to_miss_it(board: Board) -> None:
+    g2 = series_of(board, "g2")
+    far = with_values(board, "sentiment", dict(zip(g2.places, (0.65, 0.75, 0.7, 0.9, 0.85), strict=True)))
+    up, down = rank_at_targets(far, [g2])
+    assert [t.rows[0].reason == FURTHER for t in up] == [
+        True,
+        False,
+        False,
+        False,
+    ]  # the others are met
+    assert not any(t.rows[0].reason == FURTHER for t in down)
+    nothing = with_values(board, "sentiment", {})
+    assert not any(t.rows[0].reason == FURTHER for t in rank_at_targets(nothing, [g2])[0])
 
 
 def test_a_plane_has_only_its_measured_places(board: Board) -> None:

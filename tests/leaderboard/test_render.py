@@ -159,6 +159,8 @@ def test_several_goals_are_several_boards_with_a_switch(make_database: MakeDatab
     goals = [{}, {"control": "acceptability", "direction": "lower", "cost": ["perplexity"], "targets": [0.79]}]
     render([make_database(Suite(**(make_suite().model_dump() | {"goal": goals})))], tmp_path)
     folders = [tmp_path / f"toy-transformers-{control}" for control in ("sentiment", "acceptability")]
+    first = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert all(re.search(rf"{control}</a></h2>", first) for control in ("sentiment", "acceptability"))
     for folder in folders:
         addresses = Page(folder / "ranking.html").addresses
         assert all(f"../{other.name}/ranking.html" in addresses for other in folders)
