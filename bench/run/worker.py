@@ -31,12 +31,14 @@ class Worker:
         self.judges = judges
         self._engine: Engine | None = None
         self._answers: dict[str, Answer] = {}  # of the mixtures beside the points: each is served and asked once
-        self._coming: dict[int, Serve] = {}  # by position: whole points that will be asked for, as far as is known
+        self._coming: dict[int, str] = {}  # position -> sweep, of whole points that are known to be asked for
         self._ahead: dict[int, Completed] = {}  # by position: completed together with an earlier point
 
     def expect(self, units: Sequence[Unit]) -> None:
         """These will come: points of one sweep may then be completed together, which changes nothing but the time."""
-        self._coming = {u.position: u for u in units if isinstance(u, Serve) and u.piece == Piece()}
+        whole = [u.position for u in units if isinstance(u, Serve) and u.piece == Piece()]
+        sweeps = {position: sweep_of(self.work.points[position].recipe) for position in whole}
+        self._coming = {position: sweep for position, sweep in sweeps.items() if sweep is not None}
 
     def do(self, unit: Unit, samples: Samples | None = None, advance: Advance = silent) -> Iterator[Event]:
         """What comes of a unit, as it comes; `samples`: what a `Judge` is to judge."""
@@ -112,12 +114,11 @@ class Worker:
 
     def _look_ahead(self, engine: Engine, position: int, advance: Advance) -> None:
         """Complete a point in one batch with others of its sweep that will come; none where one is no model."""
-        del self._coming[position]
-        sweep, most = sweep_of(self.work.points[position].recipe), engine.mixtures_per_batch(*self._asked)
-        if sweep is None or most == 1 or position in self._ahead:
+        sweep = self._coming.pop(position)
+        if position in self._ahead:
             return
-        others = [i for i in self._coming if sweep_of(self.work.points[i].recipe) == sweep and i not in self._ahead]
-        together = [position, *others[: most - 1]]
+        others = [i for i, other in self._coming.items() if other == sweep and i not in self._ahead]
+        together = [position, *others[: engine.mixtures_per_batch(*self._asked) - 1]]
         if len(together) == 1:
             return
         started = time.perf_counter()

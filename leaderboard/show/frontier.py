@@ -11,10 +11,9 @@ from leaderboard.charts.panel import logarithmic
 from leaderboard.measure.rank import Row, price_limit
 from leaderboard.numbers import number
 from leaderboard.read.board import ALL, Board
-from leaderboard.show.still import apart, round_values, scale, ticks
+from leaderboard.show.still import LEFT, RIGHT, TOP, Still, apart, round_values, scale, ticks
 
-WIDTH, HEIGHT = 760, 400
-LEFT, RIGHT, TOP, BOTTOM = 56, 540, 14, 352  # of the plane; names stand right of it
+HEIGHT, BOTTOM = 400, 352
 
 
 @dataclass(frozen=True)
@@ -40,19 +39,12 @@ class Track:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Picture(Still):
+    height, bottom = HEIGHT, BOTTOM
     control: str
     cost: str
     tracks: tuple[Track, ...]
-    x_ticks: tuple[tuple[float, str], ...]
-    y_ticks: tuple[tuple[float, str], ...]
     limit: float | None  # where the price limit is, if in the plane
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    right: int = RIGHT
-    top: int = TOP
-    bottom: int = BOTTOM
 
 
 def picture(board: Board, rows: Sequence[Row]) -> Picture | None:
@@ -72,6 +64,7 @@ def picture(board: Board, rows: Sequence[Row]) -> Picture | None:
     ends = [marks[row.best] if row.best in marks else next(iter(marks.values())) for row, marks in drawn]
     limit = price_limit(board, ALL, cost)
     limit_x = x(math.log(limit)) if limit else None
+    prices = logarithmic([math.exp(p) for p, _ in at.values()])["tickvals"]
     return Picture(
         control, cost,
         tuple(
@@ -79,9 +72,9 @@ def picture(board: Board, rows: Sequence[Row]) -> Picture | None:
                   tuple(marks.values()), end, name_y)
             for (row, marks), end, name_y in zip(drawn, ends, apart([end.y for end in ends], TOP, BOTTOM), strict=True)
         ),
-        ticks(logarithmic([math.exp(p) for p, _ in at.values()])["tickvals"], lambda v: x(math.log(v)), LEFT, RIGHT),
-        ticks(round_values([s for _, s in at.values()]), y, TOP, BOTTOM),
         limit_x if limit_x is not None and LEFT <= limit_x <= RIGHT else None,
+        x_ticks=ticks(prices, lambda v: x(math.log(v)), LEFT, RIGHT),
+        y_ticks=ticks(round_values([s for _, s in at.values()]), y, TOP, BOTTOM),
     )  # fmt: skip
 
 

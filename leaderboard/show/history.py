@@ -9,10 +9,9 @@ from leaderboard.measure.history import Course, Day, Step, courses, days, milest
 from leaderboard.measure.rank import Row
 from leaderboard.numbers import shown
 from leaderboard.read.board import Board
-from leaderboard.show.still import apart, round_values, scale, ticks
+from leaderboard.show.still import LEFT, RIGHT, TOP, Still, apart, round_values, scale, ticks
 
-WIDTH, HEIGHT = 760, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 540, 14, 262  # of the plane; names stand right of it
+HEIGHT, BOTTOM = 300, 262
 NAMED_DAYS = 5  # on the axis, at most
 
 
@@ -35,19 +34,10 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Chart:
-    """All of it, in pixels of WIDTH x HEIGHT."""
-
+class Chart(Still):
+    height, bottom = HEIGHT, BOTTOM
     metric: str
     lines: tuple[Line, ...]
-    x_ticks: tuple[tuple[float, str], ...]
-    y_ticks: tuple[tuple[float, str], ...]
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    right: int = RIGHT
-    top: int = TOP
-    bottom: int = BOTTOM
 
 
 def chart(metric: str, lines: Sequence[Course], measured: Sequence[Day]) -> Chart | None:
@@ -64,8 +54,8 @@ def chart(metric: str, lines: Sequence[Course], measured: Sequence[Day]) -> Char
     return Chart(
         metric,
         tuple(Line(c.name, c.slot, line, at) for c, line, at in zip(lines, dots, heights, strict=True)),
-        tuple((x(when[day]), day) for day in named),
-        ticks(round_values(values), y, TOP, BOTTOM),
+        x_ticks=tuple((x(when[day]), day) for day in named),
+        y_ticks=ticks(round_values(values), y, TOP, BOTTOM),
     )
 
 

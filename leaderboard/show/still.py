@@ -2,8 +2,26 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
+WIDTH = 760
+LEFT, RIGHT, TOP = 56, 540, 14  # of the plane; names stand right of it
 LINE = 19  # from one name to the next
+
+
+@dataclass(frozen=True, kw_only=True)
+class Still:
+    """What every still picture has, in pixels: its size, its plane, and what stands on the plane's axes."""
+
+    height: ClassVar[int]
+    bottom: ClassVar[int]
+    width: ClassVar[int] = WIDTH
+    left: ClassVar[int] = LEFT
+    right: ClassVar[int] = RIGHT
+    top: ClassVar[int] = TOP
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
 
 
 def scale(values: Sequence[float], start: float, end: float) -> Callable[[float], float]:

@@ -8,6 +8,8 @@ from toyboard import MakeDatabase, fill, make_suite
 
 from bench.schema import Suite
 from bench.store.write import Store
+from leaderboard.read.board import Board
+from leaderboard.read.query import open_stores, read_boards
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +31,12 @@ def make_database(tmp_path_factory: pytest.TempPathFactory) -> MakeDatabase:
 @pytest.fixture(scope="session")
 def toy_database(make_database: MakeDatabase) -> Path:
     return make_database(make_suite())
+
+
+@pytest.fixture(scope="session")
+def board(toy_database: Path) -> Board:
+    with open_stores([toy_database]) as (store,):
+        return read_boards(store, 0, "toy.db")[0]
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,10 @@
 """Methods at equal KL to the base, on curves whose crossing is known."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from toyboard import series_of
 
 from bench.schema import Number
 from leaderboard.measure.divergence import choose, rank_at_divergences, roots
@@ -12,17 +12,6 @@ from leaderboard.measure.iso import choosing_half
 from leaderboard.measure.levels import find_levels
 from leaderboard.measure.rank import Series, find_series
 from leaderboard.read.board import ALL, Board
-from leaderboard.read.query import open_stores, read_boards
-
-
-@pytest.fixture(scope="module")
-def board(toy_database: Path) -> Board:
-    with open_stores([toy_database]) as (store,):
-        return read_boards(store, 0, "toy.db")[0]
-
-
-def series_of(board: Board, name: str) -> Series:
-    return next(s for s in find_series(board) if s.name == name)
 
 
 def with_kl(board: Board, values: dict[int, float]) -> Board:

@@ -11,8 +11,8 @@ from leaderboard.measure.rank import find_series, rank, steering
 from leaderboard.read.board import Board
 from leaderboard.read.merge import load_boards
 from leaderboard.read.query import open_stores
-from leaderboard.show.frontier import BOTTOM, LEFT, RIGHT, TOP, picture
-from leaderboard.show.still import LINE, apart, round_values, scale
+from leaderboard.show.frontier import BOTTOM, picture
+from leaderboard.show.still import LEFT, LINE, RIGHT, TOP, apart, round_values, scale
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -13,8 +13,9 @@ from leaderboard.measure.rank import find_series, rank, steering
 from leaderboard.read.board import Board, Repeat
 from leaderboard.read.merge import load_boards
 from leaderboard.read.query import open_stores
-from leaderboard.show.history import BOTTOM, LEFT, RIGHT, TOP, chart, over_time
+from leaderboard.show.history import BOTTOM, chart, over_time
 from leaderboard.show.render import render
+from leaderboard.show.still import LEFT, RIGHT, TOP
 
 
 @pytest.fixture(scope="module")

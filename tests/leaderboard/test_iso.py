@@ -1,28 +1,16 @@
 """Iso-control ranking on curves whose crossing is known, and the halves that choose and report."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from toyboard import PROMPTS
+from toyboard import PROMPTS, series_of
 
 from leaderboard.measure.iso import FURTHER, Setting, choose, choosing_half, halves, models_between, rank_at_targets
 from leaderboard.measure.rank import Series, find_series
 from leaderboard.read.board import Board, PerPrompt
-from leaderboard.read.query import open_stores, read_boards
 from methods.interpolation import G1
 from methods.prompting import Cfg
-
-
-@pytest.fixture(scope="module")
-def board(toy_database: Path) -> Board:
-    with open_stores([toy_database]) as (store,):
-        return read_boards(store, 0, "toy.db")[0]
-
-
-def series_of(board: Board, name: str) -> Series:
-    return next(s for s in find_series(board) if s.name == name)
 
 
 def with_values(board: Board, metric: str, values: dict[int, float], transform: str = "identity") -> Board:

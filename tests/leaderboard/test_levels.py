@@ -1,7 +1,5 @@
 """Comparable settings: what each level holds equal, and measuring between two settings by hand."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,13 +9,6 @@ from leaderboard.measure.iso import Setting, measure
 from leaderboard.measure.levels import Level, find_levels, reach
 from leaderboard.measure.rank import find_series, rank
 from leaderboard.read.board import Board, PerPrompt
-from leaderboard.read.query import open_stores, read_boards
-
-
-@pytest.fixture(scope="module")
-def board(toy_database: Path) -> Board:
-    with open_stores([toy_database]) as (store,):
-        return read_boards(store, 0, "toy.db")[0]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from leaderboard.paper.static import palette, printed
 from leaderboard.paper.sweeps import contrast, distance
 from leaderboard.paper.weight_distance import distances, layer_and_parameter
 from leaderboard.read.board import ALL, Board, MetricInfo, PerPrompt, Place, Protocol
-from leaderboard.read.query import open_stores, read_boards
 from leaderboard.show.figures import page_data
 
 Point = tuple[str, dict[str, float], dict[str, float], Space]  # method, parameters, coefficients, space
@@ -61,12 +59,6 @@ def plane_board(values: Mapping[tuple[float, float], float]) -> Board:
         ("g3", {"alpha": a, "beta": b}, {"base": 1 - a - b, "expert": a, "antiexpert": b}, "weights") for a, b in values
     ]
     return make_board(points, {"perplexity": list(values.values())})
-
-
-@pytest.fixture(scope="module")
-def board(toy_database: Path) -> Board:
-    with open_stores([toy_database]) as (store,):
-        return read_boards(store, 0, "toy.db")[0]
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from math import hypot
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,18 +14,11 @@ from leaderboard.measure.levels import find_levels
 from leaderboard.measure.protocols import Lens, Table, look, separate
 from leaderboard.measure.rank import find_series
 from leaderboard.read.board import ALL, Board, MetricInfo
-from leaderboard.read.query import open_stores, read_boards
 
 PAIR = {
     "one": Protocol(source="", metrics={"sentiment": "sentiment", "perplexity": "perplexity"}, rules={}),
     "two": Protocol(source="", metrics={"sentiment": "sentiment", "perplexity": "surprise"}, rules={}),
 }
-
-
-@pytest.fixture(scope="module")
-def board(toy_database: Path) -> Board:
-    with open_stores([toy_database]) as (store,):
-        return read_boards(store, 0, "toy.db")[0]
 
 
 def lens_of(board: Board, known: Mapping[str, Protocol] = PROTOCOLS) -> Lens:

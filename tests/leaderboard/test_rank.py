@@ -1,7 +1,6 @@
 """Decisions from hand-computed numbers."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,6 @@ from leaderboard.measure.rank import (
     time_over_base,
 )
 from leaderboard.read.board import ALL, Board
-from leaderboard.read.query import open_stores, read_boards
-
-
-@pytest.fixture(scope="module")
-def board(toy_database: Path) -> Board:
-    with open_stores([toy_database]) as (store,):
-        return read_boards(store, 0, "toy.db")[0]
 
 
 @pytest.fixture(scope="module")

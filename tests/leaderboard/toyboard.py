@@ -24,6 +24,8 @@ from bench.schema import (
 )
 from bench.stats import RatioStatistic, ScoreColumn, ratio_statistic
 from bench.store.write import Store
+from leaderboard.measure.rank import Series, find_series
+from leaderboard.read.board import Board
 from methods import registry
 
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1"> & \u2028 \'quoted\' "'
@@ -227,3 +229,7 @@ def fill(store: Store, suite: Suite, engine: str = "transformers", *, seed: int 
 
 
 MakeDatabase = Callable[..., Path]
+
+
+def series_of(board: Board, name: str) -> Series:
+    return next(s for s in find_series(board) if s.name == name)
