@@ -3,7 +3,8 @@
 Draw from the softmax over a candidate set that holds the nucleus; the draw is in the nucleus exactly when the mass
 strictly above it is below p.  A rejected draw shrinks the candidates to the tokens above it, which still hold the whole
 nucleus, so the accepted draw has the nucleus distribution and few rounds suffice (the first accepts with
-probability p or more).  Cost: a softmax, a cumulative sum and two reductions; a sort is several times dearer.
+probability p or more).  The draw is by sums of blocks of tokens first and inside one block then, so that no sum runs
+over the vocabulary.  Cost: exponentials and three reductions; a sort is many times dearer.
 
 The random number of a draw is a hash of (seed, prompt set, prompt row, sample, step, attempt).  So a completion does
 not depend on its batch, a rerun is identical, and all points of a sweep share their noise (common random numbers).
@@ -11,6 +12,7 @@ not depend on its batch, a rerun is identical, and all points of a sweep share t
 
 import hashlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ MIX_1 = -4658895280553007687
 MIX_2 = -7723592293110705685
 ATTEMPTS = 4096  # random numbers that a step has
 ROWS_PER_CHUNK = 128  # keeps a chunk of weights (rows x vocabulary) within a core's cache
+BLOCK = 64  # tokens whose weights are summed at once
 
 
 def row_keys(prompts: Sequence[Prompt], samples: int, seed: int) -> Tensor:
@@ -46,7 +49,7 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 
 
 def uniforms(keys: Tensor, step: int, attempt: int) -> Tensor:
-    """Independent uniform numbers in [0, 1) for (B,) keys at a step and attempt.  Returns (B,) float64."""
+    """Independent uniform numbers in [0, 1) for keys at a step and attempt.  int64 of any shape to float64."""
     counter = torch.tensor(step * ATTEMPTS + attempt + 1, device=keys.device)
     bits = scramble(keys + GOLDEN * counter)  # int64 wraps around, as the hash wants
     return _shift(bits, 11).to(torch.float64) * 2.0**-53
@@ -57,32 +60,66 @@ def from_step(keys: Tensor, steps: Tensor) -> Tensor:
     return keys + GOLDEN * (ATTEMPTS * steps)  # int64 wraps around
 
 
-def sample_nucleus(
-    logits: Tensor, top_p: float, keys: Tensor, step: int, allowed: Tensor | None = None, work: Tensor | None = None
-) -> Tensor:
+class Rejected(NamedTuple):
+    """Rows whose first draw lies outside of the nucleus."""
+
+    rows: Tensor  # (n,) int64
+    weights: Tensor  # (n, V)
+    edge: Tensor  # (n, 1) the weight of the draw: the nucleus lies above
+    limit: Tensor  # (n,) float64, the mass that the tokens above a draw must stay below
+
+
+def sample_nucleus(logits: Tensor, top_p: float, keys: Tensor, step: int, allowed: Tensor | None = None) -> Tensor:
     """Draw a token per row from the top-p nucleus of softmax(logits).
 
-    logits: (B, V) float32, overwritten; keys: (B,) int64; allowed: (B, V) bool narrows the candidates first; work:
-    (>= B, V) float32 scratch, since fresh megabytes cost more in page faults than in arithmetic.  Returns (B,) int64.
-    Ties at the nucleus' edge are all inside.  Raises NotFiniteError where a row has no softmax.
+    logits: (B, V) float32, overwritten; keys: (B,) int64; allowed: (B, V) bool narrows the candidates first.
+    Returns (B,) int64.  Ties at the nucleus' edge are all inside.  Raises NotFiniteError where a row has no softmax.
     """
-    work = torch.empty_like(logits) if work is None else work[: len(logits)]
+    tokens, rejected = first_draw(logits, top_p, uniforms(keys, step, 0), allowed)
+    redraw(tokens, [rejected], keys, step)
+    return tokens
+
+
+def first_draw(
+    logits: Tensor, top_p: float, noise: Tensor, allowed: Tensor | None = None, work: Tensor | None = None
+) -> tuple[Tensor, Rejected]:
+    """`sample_nucleus` up to its first rejections: of some rows of a step, so that `redraw` runs once for all.
+
+    noise: (B,) `uniforms` of attempt 0; work: (>= B, V) float32 scratch, since fresh megabytes cost more in page faults
+    than in arithmetic.  Returns the tokens (B,) int64 and which of them are still to be drawn.
+    """
     weights = logits.sub_(logits.amax(dim=-1, keepdim=True)).exp_()  # (B, V), not normalised
     if allowed is not None:
         weights *= allowed
-    cumulative = torch.cumsum(weights, dim=-1, out=work)
-    limit = top_p * cumulative[:, -1].double()
+    running = running_sums(weights)
+    limit = top_p * running[:, -1]
     if not torch.isfinite(limit).all():
         raise NotFiniteError("its logits are not finite")
-    tokens = inverse_cdf(cumulative, uniforms(keys, step, 0))
-    if top_p >= 1:
-        return tokens
+    tokens = inverse_cdf(weights, running, noise)
     chosen = weights.gather(1, tokens[:, None])
-    heavier = torch.threshold_(torch.sub(weights, chosen, out=work), 0.0, 0.0).gt_(0)  # 1 where heavier than the draw
-    rejected = (heavier.mul_(weights).sum(dim=-1).double() >= limit).nonzero()[:, 0]
-    if rejected.numel():
-        tokens[rejected] = _redraw(weights[rejected], chosen[rejected], limit[rejected], keys[rejected], step)
-    return tokens
+    rows = tokens[:0]
+    if top_p < 1:
+        above = heavier(weights, chosen, None if work is None else work[: len(weights)]).mul_(weights).sum(dim=-1)
+        rows = (above.double() >= limit).nonzero()[:, 0]
+    return tokens, Rejected(rows, weights[rows], chosen[rows], limit[rows])
+
+
+def redraw(tokens: Tensor, rejected: Sequence[Rejected], keys: Tensor, step: int) -> None:
+    """Draw again for rejected rows, in place: only tokens above the rejected one stay candidates.
+
+    tokens, keys: (B,), all rows of a step.
+    """
+    rows, weights, edge, limit = (torch.cat(parts) for parts in zip(*rejected, strict=True))
+    attempt = 1
+    while rows.numel():
+        weights = heavier(weights, edge).mul_(weights)
+        drawn = inverse_cdf(weights, running_sums(weights), uniforms(keys[rows], step, attempt))
+        tokens[rows] = drawn  # the last one stands
+        edge = weights.gather(1, drawn[:, None])
+        above = heavier(weights, edge).mul_(weights).sum(dim=-1)
+        again = above.double() >= limit
+        rows, weights, edge, limit = rows[again], weights[again], edge[again], limit[again]
+        attempt += 1
 
 
 def most_likely(logits: Tensor) -> Tensor:
@@ -93,29 +130,38 @@ def most_likely(logits: Tensor) -> Tensor:
     return tokens
 
 
-def inverse_cdf(cumulative: Tensor, u: Tensor) -> Tensor:
-    """The first token whose cumulative weight (B, V) exceeds u (B,) times the total.  Returns (B,) int64."""
-    target = (u * cumulative[:, -1].double()).to(cumulative.dtype)
-    target = torch.minimum(target, cumulative[:, -1].nextafter(torch.zeros_like(target)))
-    return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
+def running_sums(weights: Tensor) -> Tensor:
+    """The weights (B, V) up to the end of each block of tokens, (B, ceil(V / BLOCK)) float64."""
+    n_blocks = weights.shape[1] // BLOCK
+    whole = weights[:, : n_blocks * BLOCK].reshape(len(weights), n_blocks, BLOCK).sum(dim=-1)
+    rest = weights[:, n_blocks * BLOCK :]
+    blocks = torch.cat([whole, rest.sum(dim=-1, keepdim=True)], dim=-1) if rest.shape[1] else whole
+    return blocks.double().cumsum(dim=-1)
 
 
-def _redraw(weights: Tensor, edge: Tensor, limit: Tensor, keys: Tensor, step: int) -> Tensor:
-    """Further rounds for rejected rows: only tokens above the rejected one stay candidates."""
-    tokens = torch.empty(len(keys), dtype=torch.int64, device=keys.device)
-    open_rows = torch.arange(len(keys), device=keys.device)
-    attempt = 1
-    while open_rows.numel():
-        weights = weights * (weights > edge)
-        drawn = inverse_cdf(weights.cumsum(dim=-1), uniforms(keys[open_rows], step, attempt))
-        edge = weights.gather(1, drawn[:, None])
-        above = (weights * (weights > edge)).sum(dim=-1)
-        accepted = above.double() < limit
-        tokens[open_rows[accepted]] = drawn[accepted]
-        again = ~accepted
-        open_rows, weights, edge, limit = open_rows[again], weights[again], edge[again], limit[again]
-        attempt += 1
-    return tokens
+def inverse_cdf(weights: Tensor, running: Tensor, u: Tensor) -> Tensor:
+    """The first token up to which the weights (B, V) exceed u (B,) times their total.  Returns (B,) int64.
+
+    running: `running_sums` of the weights.
+    """
+    target = _below(u * running[:, -1], running[:, -1])[:, None]
+    block = torch.searchsorted(running, target, right=True)  # (B, 1)
+    before = running.gather(1, (block - 1).clamp(min=0)).masked_fill_(block == 0, 0.0)
+    places = block * BLOCK + torch.arange(BLOCK, device=weights.device)  # (B, BLOCK)
+    inside = weights.gather(1, places.clamp(max=weights.shape[1] - 1)).double()
+    cumulative = inside.masked_fill_(places >= weights.shape[1], 0.0).cumsum(dim=-1)
+    target = _below((target - before)[:, 0], cumulative[:, -1])[:, None]
+    return (block * BLOCK + torch.searchsorted(cumulative, target, right=True))[:, 0]
+
+
+def _below(x: Tensor, limit: Tensor) -> Tensor:
+    """x where it is below the limit, else the number before it: rounding leads to no token without weight."""
+    return torch.minimum(x, limit.nextafter(torch.zeros_like(limit)))
+
+
+def heavier(weights: Tensor, edge: Tensor, work: Tensor | None = None) -> Tensor:
+    """1 where weights (B, V) exceed edge (B, 1), else 0, in floats: products with booleans take ten times as long."""
+    return torch.gt(weights, edge, out=torch.empty_like(weights) if work is None else work)
 
 
 def nucleus_mask(logits: Tensor, top_p: float) -> Tensor:

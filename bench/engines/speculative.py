@@ -16,8 +16,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bench.engines.sampling import ATTEMPTS, from_step, inverse_cdf, most_likely, nucleus, sample_nucleus, uniforms
-from bench.engines.transformers import Member, Stream, TransformersModel, finished_rows
+from bench.engines.sampling import (
+    ATTEMPTS,
+    from_step,
+    inverse_cdf,
+    most_likely,
+    nucleus,
+    running_sums,
+    sample_nucleus,
+    uniforms,
+)
+from bench.engines.stream import Member, Stream
+from bench.engines.transformers import TransformersModel, finished_rows
 from bench.schema import Recipe, Sampling
 
 if TYPE_CHECKING:
@@ -222,4 +232,4 @@ def judge(
     place = torch.arange(n_rows, device=keys.device), n.clamp(max=k - 1)
     left = (ensemble[place] - draft[place]).clamp_(min=0.0)
     left = torch.where(left.sum(dim=1, keepdim=True) > 0, left, ensemble[place])  # equal but for rounding
-    return n, inverse_cdf(left.cumsum(dim=1), uniforms(from_step(keys, first + n), 0, REPLACING))
+    return n, inverse_cdf(left, running_sums(left), uniforms(from_step(keys, first + n), 0, REPLACING))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from bench.engines.mixing import mix_logits
-from bench.engines.transformers import Member, TransformersModel
+from bench.engines.stream import Member
+from bench.engines.transformers import TransformersModel
 from bench.schema import Recipe
 
 if TYPE_CHECKING:

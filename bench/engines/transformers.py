@@ -6,9 +6,8 @@ Activation space: a hook on one layer.
 """
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from itertools import product
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,17 +15,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
-from transformers.cache_utils import Cache, DynamicLayer
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from bench.engines.attention import ATTENTION
 from bench.engines.flat import FlatWeights
 from bench.engines.mixing import mix_logits, mix_probs, plausible
-from bench.engines.sampling import ROWS_PER_CHUNK, most_likely, nucleus_mask, row_keys, sample_nucleus
+from bench.engines.sampling import (
+    ROWS_PER_CHUNK,
+    first_draw,
+    from_step,
+    most_likely,
+    nucleus_mask,
+    redraw,
+    row_keys,
+    uniforms,
+)
 from bench.engines.steering import steer, steering_vector
+from bench.engines.stream import Member, Stream, require_decodable, right_padded
 from bench.progress import Advance, silent
-from bench.schema import STEERING, Completion, Prompt, Recipe, Sampling, UserError
+from bench.schema import STEERING, Completion, Prompt, Recipe, Sampling
 from bench.suite.architecture import architecture
 from bench.suite.checkpoints import Checkpoint
 from bench.suite.heads import Head, head_of
@@ -46,10 +52,10 @@ class TransformersEngine:
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.device = device
         self.batch_rows = batch_rows
+        self._scratch: Tensor | None = None
         self._weights = FlatWeights(self.checkpoints, self._load, self.dtype, device)
         self._members: dict[str, Any] = {}  # models for logit space, by checkpoint
-        self._heads: WeakKeyDictionary[Any, Head] = WeakKeyDictionary()  # of every loaded model
-        self._scratch: Tensor | None = None
+        self._known: WeakKeyDictionary[Any, tuple[Head, bool]] = WeakKeyDictionary()  # of a model: see `Member`
         self._hook: Any = None  # of the served activation addition
         self.tokenizer = load_tokenizer(next(iter(self.checkpoints.values())))
 
@@ -111,10 +117,10 @@ class TransformersEngine:
     def _part(self, recipe: Recipe, name: str, source: str) -> "Member":
         prefix = recipe.prefixes[name].text if name in recipe.prefixes else ""
         model = self._member(source)
-        return Member(recipe.coefficients[name], model, self._heads[model], self.token_ids(prefix))
+        return Member(recipe.coefficients[name], model, *self._known[model], self.token_ids(prefix))
 
     def _alone(self, model: Any) -> "Member":
-        return Member(1.0, model, self._heads[model])
+        return Member(1.0, model, *self._known[model])
 
     def _steered(self, recipe: Recipe) -> Any:
         """The base with the recipe's vector added to a layer, until another recipe is served."""
@@ -136,40 +142,15 @@ class TransformersEngine:
         """A checkpoint's model on the CPU, in a dtype or its own; casting a loaded one would round its buffers too."""
         wanted, checkpoint = "auto" if dtype is None else dtype, self.checkpoints[name]
         model = load_model(AutoModelForCausalLM, checkpoint, dtype=wanted, attn_implementation=attention_of(checkpoint))
-        self._heads[model] = head_of(model, checkpoint)
-        require_decodable(model, self._heads[model], checkpoint)
+        model.config.pad_token_id = None  # masks tell padding; transformers would look for it in every input
+        head = head_of(model, checkpoint)
+        self._known[model] = head, require_decodable(model, head, checkpoint)
         return model.requires_grad_(False)
 
     def _member(self, name: str) -> Any:
         if name not in self._members:
             self._members[name] = self._load(name, self.dtype).to(self.device)
         return self._members[name]
-
-
-def decoding_attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
-) -> tuple[Tensor, None]:
-    """Attention that takes two batched matrix products where each row has a single query on the CPU.
-
-    There `scaled_dot_product_attention` spends most of its time per (row, head) pair; every other case is its own.
-    query: (B, H, Q, d); key: (B, H, T, d); value: (B, H, T, e); attention_mask: (B, 1, Q, T) bool.
-    Returns (B, Q, H, e).
-    """
-    if query.shape[2] != 1 or query.device.type != "cpu" or key.shape[1] != query.shape[1]:
-        attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-        return attended
-    batch, heads, _, size = query.shape
-    scaling = options.get("scaling") or size**-0.5
-    scores = torch.bmm(query.reshape(batch * heads, 1, size), key.flatten(0, 1).transpose(1, 2)).mul_(scaling)
-    if attention_mask is not None:
-        scores.view(batch, heads, -1).masked_fill_(~attention_mask[:, 0], -torch.inf)
-    mixed = torch.bmm(scores.softmax(dim=-1), value.flatten(0, 1))
-    return mixed.view(batch, 1, heads, value.shape[-1]), None
-
-
-ATTENTION = "lerpbench_decoding"
-ALL_ATTENTION_FUNCTIONS.register(ATTENTION, decoding_attention)
-ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
 
 
 def attention_of(checkpoint: Checkpoint) -> str | None:
@@ -179,59 +160,6 @@ def attention_of(checkpoint: Checkpoint) -> str | None:
     if getattr(config.get_text_config(), "attn_logit_softcapping", None):
         return "eager"
     return ATTENTION if model._supports_sdpa and model._can_set_attn_implementation() else None
-
-
-class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
-    """A layer of key-value cache with room for all tokens to come, so that a step copies nothing but its own token.
-
-    Time comes first in memory: a step writes one block, and one batched product reads all rows' keys.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        super().__init__()
-        self.capacity = capacity
-        self.length = 0
-        self.buffers: list[Tensor] = []  # keys and values, (capacity, B, heads, head size)
-
-    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Append (B, heads, T, head size); returns all keys and values so far, (B, heads, length, head size)."""
-        if not self.buffers:
-            self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-            self.buffers = [new.new_empty((self.capacity, *new.shape[:2], new.shape[-1])) for new in (keys, values)]
-        end = self.length + keys.shape[-2]
-        for buffer, new in zip(self.buffers, (keys, values), strict=True):
-            buffer[self.length : end] = new.permute(2, 0, 1, 3)
-        self.length = end
-        self._expose()
-        return self.keys, self.values
-
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows, in this order; a row may be named several times."""
-        kept = [buffer.new_empty((self.capacity, len(rows), *buffer.shape[2:])) for buffer in self.buffers]
-        for target, buffer in zip(kept, self.buffers, strict=True):
-            torch.index_select(buffer[: self.length], 1, rows, out=target[: self.length])
-        self.buffers = kept
-        self._expose()
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-    def forget(self, length: int) -> None:
-        """Drop all tokens from this place on."""
-        self.length = length
-        self._expose()
-
-    def _expose(self) -> None:
-        self.keys, self.values = (buffer[: self.length].permute(1, 2, 0, 3) for buffer in self.buffers)
-
-
-class Member(NamedTuple):
-    """A model that runs at every step, and the tokens it reads before every prompt."""
-
-    coefficient: float
-    model: Any
-    head: Head
-    prefix: Sequence[int] = ()
 
 
 class TransformersModel:
@@ -301,41 +229,48 @@ class TransformersModel:
         end = self.end if end is None else end
         device = self.engine.device
         longest = max(map(len, prompts))
-        state = _Decoding(self.members, longest + sampling.max_new_tokens)
-        hidden = state.prefill(prompts, self.end, device)  # m x (P, h)
+        streams = [Stream(member, longest + sampling.max_new_tokens) for member in self.members]
+        hidden = [stream.prefill(prompts, self.end, device) for stream in streams]  # m x (P, h)
         repeats = torch.arange(len(prompts), device=device).repeat_interleave(sampling.samples).repeat(self.n_mixtures)
-        state.select(repeats)
-        hidden = [h[repeats] for h in hidden]
+        for stream in streams:
+            stream.fork(repeats)
+        hidden = [h[repeats] for h in hidden]  # m x (B, h)
         mixture = torch.arange(self.n_mixtures, device=device).repeat_interleave(len(keys))
         keys = keys.to(device).repeat(self.n_mixtures)
+        steps = torch.arange(sampling.max_new_tokens, device=device)
+        noise = uniforms(from_step(keys[:, None], steps), 0, 0)  # (B, steps)
         drawn = torch.full((len(repeats), sampling.max_new_tokens), end, device=device)
         live = torch.arange(len(repeats), device=device)  # rows that still grow
         for step in range(sampling.max_new_tokens):
-            tokens = self._sample(hidden, sampling, keys[live], step, mixture[live])
+            tokens = self._sample(hidden, sampling, keys, step, mixture, noise[:, step])
             drawn[live, step] = tokens
             going = tokens != end
             if step + 1 == sampling.max_new_tokens:
                 break
             if int(going.sum()) < 0.8 * len(live):  # drop finished rows once a fifth is idle
                 kept = going.nonzero()[:, 0]
-                live, tokens = live[kept], tokens[kept]
-                state.select(kept)
+                live, tokens, keys, mixture, noise = (x[kept] for x in (live, tokens, keys, mixture, noise))
                 if not len(live):
                     break
-            hidden = state.step(tokens)
+                for stream in streams:
+                    stream.select(kept)
+            hidden = [stream.step(tokens) for stream in streams]
         return finished_rows(drawn, end)
 
-    def _sample(self, hidden: Sequence[Tensor], sampling: Sampling, keys: Tensor, step: int, mixture: Tensor) -> Tensor:
+    def _sample(
+        self, hidden: Sequence[Tensor], sampling: Sampling, keys: Tensor, step: int, mixture: Tensor, noise: Tensor
+    ) -> Tensor:
         """The next token of every row, in chunks that stay in cache.
 
-        hidden: m x (B, h); mixture: (B,) which one each row is of.  Returns (B,) int64.
+        hidden: m x (B, h); mixture: (B,) which one each row is of; noise: (B,) the step's first random numbers.
+        Returns (B,) int64.
         """
         rows = ROWS_PER_CHUNK if self.engine.device == "cpu" else len(keys)
-        chunks = []
+        chunks, rejected = [], []
         for start in range(0, len(keys), rows):
-            part = [h[start : start + rows] for h in hidden]
-            logits = self._logits(part)
-            mixed = self._mixed_rows(logits, mixture[start : start + rows])
+            part = slice(start, start + rows)
+            logits = self._logits([h[part] for h in hidden])
+            mixed = self._mixed_rows(logits, mixture[part])
             allowed, top_p = self._candidates(logits, sampling.top_p)
             if sampling.temperature == 0:
                 if allowed is not None:
@@ -344,8 +279,13 @@ class TransformersModel:
                 continue
             tempered = mixed if sampling.temperature == 1 else mixed.div_(sampling.temperature)
             work = self.engine.scratch(len(mixed), mixed.shape[-1])
-            chunks.append(sample_nucleus(tempered, top_p, keys[start : start + rows], step, allowed, work))
-        return torch.cat(chunks)
+            drawn, again = first_draw(tempered, top_p, noise[part], allowed, work)
+            chunks.append(drawn)
+            rejected.append(again._replace(rows=again.rows + start))
+        tokens = torch.cat(chunks)
+        if rejected:
+            redraw(tokens, rejected, keys, step)
+        return tokens
 
     def _logits(self, hidden: Sequence[Tensor]) -> list[Tensor]:
         """Each member's logits (B, V) float32 of its last hidden states (B, h)."""
@@ -418,7 +358,7 @@ class TransformersModel:
             last = torch.tensor([len(row) - 1 for row in batch], device=self.engine.device)
             rows = torch.arange(len(batch), device=self.engine.device)
             hidden = []
-            for _, model, _, prefix in self.members:
+            for _, model, _, _, prefix in self.members:
                 padded = right_padded([[*prefix, *row] for row in batch], self.end, self.engine.device)
                 outputs = model.base_model(input_ids=padded, use_cache=False).last_hidden_state
                 hidden.append(outputs[rows, last + len(prefix)])
@@ -427,108 +367,10 @@ class TransformersModel:
         return found
 
 
-class _Decoding:
-    """One batch on its way through every member."""
-
-    def __init__(self, members: Sequence[Member], capacity: int) -> None:
-        self.streams = [Stream(member, capacity + len(member.prefix)) for member in members]
-
-    def prefill(self, prompts: Sequence[list[int]], fill: int, device: str) -> list[Tensor]:
-        """Run the prompts behind each member's prefix.  Returns the last position's hidden states, m x (P, h)."""
-        return [stream.prefill(prompts, fill, device) for stream in self.streams]
-
-    def step(self, tokens: Tensor) -> list[Tensor]:
-        """Append a token per row, (B,) int64.  Returns hidden states, m x (B, h)."""
-        return [stream.step(tokens) for stream in self.streams]
-
-    def select(self, rows: Tensor) -> None:
-        for stream in self.streams:
-            stream.select(rows)
-
-
-class Stream:
-    """One member's key-value cache and positions."""
-
-    def __init__(self, member: Member, capacity: int) -> None:
-        self.model = member.model.base_model
-        self.positioned = "position_ids" in signature(self.model.forward).parameters  # else the mask tells them
-        self.prefix = list(member.prefix)
-        layers: list[Any] = [PreallocatedLayer(capacity) for _ in range(self.model.config.num_hidden_layers)]
-        self.cache = Cache(layers=layers)
-        self.capacity = capacity
-        self.mask: Tensor | None = None  # (B, capacity) which places hold real tokens; None where all do
-        self.lengths = torch.empty(0)
-        self.filled = 0
-
-    def prefill(self, prompts: Sequence[list[int]], fill: int, device: str) -> Tensor:
-        rows = [self.prefix + row for row in prompts]
-        ids, mask = left_padded(rows, max(map(len, rows)), fill, device)  # (P, T)
-        self.lengths = torch.full((len(ids),), ids.shape[1], device=ids.device) if mask is None else mask.sum(dim=1)
-        positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        if mask is not None:
-            positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-            self.mask = torch.cat([mask, mask.new_ones(len(ids), self.capacity - ids.shape[1])], dim=1)
-        self.filled = ids.shape[1]
-        return self._hidden(ids, positions)[:, -1]
-
-    def step(self, tokens: Tensor) -> Tensor:
-        self.filled += 1
-        positions = self.lengths[:, None]
-        self.lengths = self.lengths + 1
-        return self._hidden(tokens[:, None], positions)[:, -1]
-
-    def select(self, rows: Tensor) -> None:
-        for layer in self.cache.layers:
-            layer.select(rows)
-        self.lengths = self.lengths[rows]
-        self.mask = None if self.mask is None else self.mask[rows]
-
-    def _hidden(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """Run (B, T) tokens at these positions.  Returns hidden states (B, T, h)."""
-        mask = None if self.mask is None else self.mask[:, : self.filled]
-        places = {"position_ids": positions} if self.positioned else {}
-        outputs = self.model(input_ids=ids, attention_mask=mask, past_key_values=self.cache, use_cache=True, **places)
-        hidden: Tensor = outputs.last_hidden_state
-        return hidden
-
-
-@torch.inference_mode()
-def require_decodable(model: Any, head: Head, checkpoint: Checkpoint) -> None:
-    """Raise UserError where tokens decoded one by one, behind padding, are not those of a text read at once."""
-    text = [1, 2, 3]
-    device = str(model.device)
-    try:
-        stream = Stream(Member(1.0, model, head), 2 * len(text))
-        stream.prefill([text[:-1], 2 * text[:-1]], 0, device)
-        decoded = stream.step(torch.tensor([text[-1]] * 2, device=device))[0].float()
-        read = model.base_model(input_ids=torch.tensor([text], device=device), use_cache=False).last_hidden_state[0, -1]
-        slack = 1e-3 if read.dtype == torch.float32 else 0.1
-        reason = "" if (decoded - read.float()).norm() <= slack * read.float().norm() else "padding changes its answers"
-    except Exception as error:  # each architecture fails in its own way
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-    if reason:
-        what = f"{model.config.model_type} cannot be decoded row by row with a cache ({reason})"
-        raise UserError(f"checkpoint {checkpoint.source}: {what}; the vllm engine may serve it")
-
-
 def alike(logits: list[Tensor]) -> list[Tensor]:
     """Logits of the tokens that all members have: some checkpoints pad one vocabulary further than others."""
     smallest = min(z.shape[-1] for z in logits)
     return [z[..., :smallest] for z in logits]
-
-
-def left_padded(rows: list[list[int]], length: int, fill: int, device: str) -> tuple[Tensor, Tensor | None]:
-    """Ids (B, T) int64 and their mask (B, T) int64, None where no row is shorter than T."""
-    ids = torch.tensor([[fill] * (length - len(row)) + row for row in rows], device=device)
-    if all(len(row) == length for row in rows):
-        return ids, None
-    return ids, torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=device)
-
-
-def right_padded(rows: list[list[int]], fill: int, device: str) -> Tensor:
-    """Ids (B, T) int64."""
-    length = max(1, *map(len, rows)) if rows else 1
-    return torch.tensor([row + [fill] * (length - len(row)) for row in rows], device=device)
 
 
 def finished_rows(drawn: Tensor, end: int) -> list[tuple[list[int], bool]]:

@@ -1,5 +1,6 @@
-"""GPT-2's activation, gelu(x) = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), in pieces that stay in cache.
+"""What lies between a model's matrix products, quick on a CPU: GPT-2's activation, and dropouts.
 
+The activation is gelu(x) = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), in pieces that stay in cache.
 1 + tanh(u) is 2 sigmoid(2 u), which torch computes eight times as quickly on a CPU (docs/SPEED.md).  Its own kernel of
 the formula takes most of its time in the tanh; transformers' `NewGELUActivation` walks through the tensor eight times.
 """
@@ -36,3 +37,16 @@ def block_gelus(model: Any) -> None:
         for name, child in module.named_children():
             if isinstance(child, NewGELUActivation | GELUTanh):
                 setattr(module, name, BlockedGELU())
+
+
+class _Dropout(nn.Dropout):
+    """Outside training nothing but its argument: a model has dozens, and a call of a module costs microseconds."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return super().__call__(x) if self.training else x
+
+
+def skip_dropouts(model: Any) -> None:
+    for module in model.modules():
+        if type(module) is nn.Dropout:
+            module.__class__ = _Dropout

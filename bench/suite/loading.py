@@ -11,7 +11,7 @@ def load_model(kind: Any, checkpoint: Checkpoint, **options: Any) -> Any:
 
     `kind`: one of transformers' Auto classes, which fill what the files lack with random numbers.
     """
-    from bench.suite.activations import block_gelus
+    from bench.suite.activations import block_gelus, skip_dropouts
     from bench.suite.products import by_onednn
 
     model, info = _from_pretrained(kind, checkpoint, output_loading_info=True, **options)
@@ -20,6 +20,7 @@ def load_model(kind: Any, checkpoint: Checkpoint, **options: Any) -> Any:
         source = checkpoint.source
         raise UserError(f"checkpoint {source}: its weights do not fit its config.json: no {lacking[0]}{more}")
     block_gelus(model)
+    skip_dropouts(model)
     by_onednn(model)
     return model.eval()
 

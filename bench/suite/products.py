@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-FEWEST_ROWS = 2  # below, a product is bound by reading the weights, and a call into oneDNN costs more
+WORTH = 2**19  # multiplications from which on oneDNN makes up for what a call into it costs
 
 
 def by_onednn(model: Any) -> None:
@@ -24,8 +24,8 @@ def by_onednn(model: Any) -> None:
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (..., K) times weight (N, K) transposed, plus bias (N,): (..., N)."""
-    rows = x.numel() // x.shape[-1]
-    suited = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and rows >= FEWEST_ROWS
+    worth = x.numel() * weight.shape[0] >= WORTH
+    suited = worth and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
     if not suited:
         return nn.functional.linear(x, weight, bias)
     if torch.is_grad_enabled():

@@ -166,6 +166,27 @@ def test_both_spaces_agree_with_transformers(
     require_parity(engine, plain, LOGITS)
 
 
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, *WITHOUT_POSITIONS])
+def test_completions_of_one_prompt_are_those_of_many(trio_of: Folders, architecture: str) -> None:
+    """Greedy, so that they are equal: rows that share their prompt's keys, where the model lets them, and one that does
+    not.
+    """
+    engine = open_transformers(trio_of(architecture))
+    served = engine.serve(LOGITS)
+    alone = [c.text for c in served.generate(PROMPTS, GREEDY)]
+    several = [c.text for c in served.generate(PROMPTS, GREEDY.model_copy(update={"samples": 6}))]
+    assert several == [text for text in alone for _ in range(6)]
+    assert all(member.shares for member in served.members) is (architecture not in ("gemma2", *WITHOUT_POSITIONS))
+
+
+def test_a_model_that_sees_a_window_shares_no_prompts(tmp_path: Path, tiny_tokenizer: GPT2TokenizerFast) -> None:
+    windowed = dict(model_type="mistral", sliding_window=4, **GROUPED)
+    make_trio(tmp_path, tiny_tokenizer, windowed, windowed)
+    engine = open_transformers({"base": tmp_path / "base"})
+    served = engine.serve(Recipe(space="weights", coefficients={"base": 1}))
+    assert not served.members[0].shares
+
+
 @pytest.mark.parametrize("architecture", WITHOUT_POSITIONS)
 def test_a_model_that_takes_no_positions_agrees(trio_of: Folders, architecture: str) -> None:
     """In the transformers engine alone: vLLM's BLOOM has another GELU than transformers', which shows at 5e-4."""

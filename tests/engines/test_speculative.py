@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from bench.engines.sampling import from_step, inverse_cdf, nucleus, row_keys, uniforms
+from bench.engines.sampling import from_step, inverse_cdf, nucleus, row_keys, running_sums, uniforms
 from bench.engines.speculative import SpeculativeModel, judge
 from bench.engines.transformers import TransformersEngine
 from bench.schema import Draft, Prompt, Recipe, Sampling
@@ -51,7 +51,10 @@ def test_two_steps_follow_the_ensemble_over_200000_draws(apart: float, top_p: fl
     p, q = random_pair(3, apart, top_p)
     keys = row_keys([Prompt(set="chi", row=0, text="")], n, seed=5)
     first = torch.zeros_like(keys)
-    drafts = [inverse_cdf(q[i].cumsum(0).repeat(n, 1), uniforms(keys, i, 0)) for i in range(2)]
+    drafts = []
+    for i in range(2):
+        weights = q[[i]].repeat(n, 1)
+        drafts.append(inverse_cdf(weights, running_sums(weights), uniforms(keys, i, 0)))
     ensemble, draft = p.expand(n, 2, 9), q.expand(n, 2, 9)
     accepted, replacement = judge(ensemble, draft, torch.stack(drafts, 1), torch.full_like(keys, 2), keys, first)
     steps = [torch.where(accepted > 0, drafts[0], replacement),
