@@ -194,6 +194,7 @@ def nodes(folder: Path) -> Found:
 def speed(folder: Path, rounds: int) -> Found:
     """One process and two workers in turn, one thread each, into fresh databases; start-up apart: imports, Ray and the
     workers' greetings.  Opening the engine and loading the judges is in both."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a thread each, tokenizers among them
     work = prepare()
     told: list[Found] = []
     for i in range(rounds):

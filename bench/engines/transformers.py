@@ -6,6 +6,7 @@ Activation space: a hook on one layer.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import product
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -39,6 +40,8 @@ from bench.suite.heads import Head, head_of
 from bench.suite.loading import end_of_text, load_model, load_tokenizer
 
 NEVER = -1  # an end-of-text token that no row draws
+KEPT_TEXTS = 2**17  # whose tokens are kept, since every point of a suite asks for the same prompts and sentences
+KEPT_BYTES = 2**28  # of hidden states that every point of a sweep in logit space asks for
 
 
 class TransformersEngine:
@@ -56,7 +59,9 @@ class TransformersEngine:
         self._weights = FlatWeights(self.checkpoints, self._load, self.dtype, device)
         self._members: dict[str, Any] = {}  # models for logit space, by checkpoint
         self._known: WeakKeyDictionary[Any, tuple[Head, bool]] = WeakKeyDictionary()  # of a model: see `Member`
+        self._states: dict[tuple[Any, ...], Tensor] = {}  # what members made of texts
         self._hook: Any = None  # of the served activation addition
+        self._token_ids = lru_cache(KEPT_TEXTS)(self._tokenized)
         self.tokenizer = load_tokenizer(next(iter(self.checkpoints.values())))
 
     def serve(self, recipe: Recipe) -> "TransformersModel":
@@ -94,7 +99,10 @@ class TransformersEngine:
         return [order[start : start + per_batch] for start in range(0, len(order), per_batch)]
 
     def token_ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return list(self._token_ids(text))
+
+    def _tokenized(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def context_length(self) -> int:
         known = [architecture(checkpoint).context for checkpoint in self.checkpoints.values()]
@@ -109,10 +117,29 @@ class TransformersEngine:
     def close(self) -> None:
         self._unhook()
         self._scratch = None
+        self._states.clear()
         self._weights.clear()
         self._members.clear()
 
     # ------------------------------------------------------------------------------------------ members
+
+    def states(self, member: "Member", rows: Sequence[Sequence[int]], first: int) -> Tensor:
+        """What a member draws every token of the rows from, one row behind another: (sum of lengths, h).
+
+        `first` stands before a row.  On a CPU the states of models that no mixture changes are kept, up to a bound.
+        """
+        kept = self.device == "cpu" and self._hook is None and member.model in self._members.values()
+        key = (id(member.model), tuple(member.prefix), tuple(map(tuple, rows)))
+        if kept and key in self._states:
+            return self._states[key]
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        real = torch.arange(int(lengths.max()), device=self.device) < lengths[:, None]  # (B, T)
+        padded = right_padded([[first, *member.prefix, *row][:-1] for row in rows], first, self.device)
+        states: Tensor = member.model.base_model(input_ids=padded, use_cache=False).last_hidden_state
+        found = states[:, len(member.prefix) :][:, : real.shape[1]][real]
+        if kept and found.nbytes + sum(other.nbytes for other in self._states.values()) <= KEPT_BYTES:
+            self._states[key] = found
+        return found
 
     def _part(self, recipe: Recipe, name: str, source: str) -> "Member":
         prefix = recipe.prefixes[name].text if name in recipe.prefixes else ""
@@ -333,13 +360,7 @@ class TransformersModel:
         Rows are padded on the right: causality keeps padding out of real positions.
         """
         device = self.engine.device
-        lengths = torch.tensor([len(row) for row in rows], device=device)
-        real = torch.arange(int(lengths.max()), device=device) < lengths[:, None]  # (B, T)
-        hidden = []  # m x (tokens, h): what each token is drawn from
-        for member in self.members:
-            padded = right_padded([[self.end, *member.prefix, *row][:-1] for row in rows], self.end, device)
-            states = member.model.base_model(input_ids=padded, use_cache=False).last_hidden_state
-            hidden.append(states[:, len(member.prefix) :][:, : real.shape[1]][real])
+        hidden = [self.engine.states(member, rows, self.end) for member in self.members]
         tokens = torch.tensor([token for row in rows for token in row], device=device)
         logprobs = torch.empty(len(tokens), device=device)
         for start in range(0, len(tokens), ROWS_PER_CHUNK):

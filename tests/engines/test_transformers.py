@@ -378,3 +378,18 @@ def test_steering_ends_where_the_next_mixture_is_served(engine: TransformersEngi
     assert np.abs(engine.serve(steered(2)).next_token_logprobs(TEXTS) - base).max() > 1e-2
     np.testing.assert_array_equal(engine.serve(logits(base=1)).next_token_logprobs(TEXTS), base)
     np.testing.assert_array_equal(engine.serve(steered(0)).next_token_logprobs(TEXTS), base)
+
+
+def test_what_an_engine_keeps_of_members_is_what_a_new_one_finds(tiny_trio: dict[str, Path]) -> None:
+    """A sweep asks for the same texts at each point; the base is steered in between."""
+
+    def opened() -> TransformersEngine:
+        return TransformersEngine({name: resolve(str(f)) for name, f in tiny_trio.items()}, "float32", "cpu")
+
+    steering = Steering(layer=1, add="The film is good.", subtract="The movie is bad")
+    steered = Recipe(space="activations", coefficients={"base": 1, "steering": 2}, steering=steering)
+    kept = opened()
+    for recipe in (logits(base=1, expert=0.5), logits(base=1, expert=1.5), steered, logits(base=1, expert=0.5)):
+        found = kept.serve(recipe).token_logprobs(TEXTS)
+        for one, other in zip(found, opened().serve(recipe).token_logprobs(TEXTS), strict=True):
+            np.testing.assert_array_equal(one, other)
