@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.engines.attention import AT_ONCE, Beginnings, decoding_attention
+from bench.engines.attention import AT_ONCE, FEW, Beginnings, decoding_attention
 
 OWNERS = [
     [0, 0, 1, 1, 2, 2],
@@ -16,6 +16,7 @@ P, T, OWN, D, E = 3, 5, 4, 8, 6
 
 class Layer:
     layer_idx = 1
+    num_key_value_groups = 1
     is_causal = True
 
 
@@ -61,12 +62,25 @@ def test_rows_that_go_take_their_seats_with_them() -> None:
     torch.testing.assert_close(beginnings.scores(0, query[kept]), before[kept])
 
 
-@pytest.mark.parametrize("rows", [2, 9])
-def test_rows_without_beginnings_attend_as_torch_does(rows: int) -> None:
+@pytest.mark.parametrize(("rows", "queries"), [(1, 1), (2, 1), (9, 1), (3, 4), (2, FEW + 1)])
+@pytest.mark.parametrize(("heads", "query_heads"), [(2, 2), (2, 6)])
+def test_rows_without_beginnings_attend_as_torch_does(rows: int, queries: int, heads: int, query_heads: int) -> None:
     torch.manual_seed(0)
-    query, key, value = torch.randn(rows, 2, 1, D), time_first(rows, 2, OWN, D), time_first(rows, 2, OWN, D)
-    mask = torch.ones(rows, 1, 1, OWN, dtype=torch.bool)
-    mask[1, ..., :2] = False
-    found, _ = decoding_attention(Layer(), query, key, value, mask, scaling=0.5)
-    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=0.5)
+    query = torch.randn(rows, query_heads, queries, D)
+    key, value = time_first(rows, heads, 12, D), time_first(rows, heads, 12, E)
+    mask = torch.ones(rows, 1, queries, 12, dtype=torch.bool).tril(diagonal=12 - queries)
+    mask[-1, ..., :2] = False
+    layer = Layer()
+    layer.num_key_value_groups = query_heads // heads
+    found, _ = decoding_attention(layer, query, key, value, mask, scaling=0.5)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=0.5, enable_gqa=True
+    )
     torch.testing.assert_close(found, expected.transpose(1, 2))
+
+
+def test_a_query_at_padding_stays_finite() -> None:
+    query, key = torch.randn(2, 2, 3, D), time_first(2, 2, 3, D)
+    mask = torch.ones(2, 1, 3, 3, dtype=torch.bool).tril()
+    mask[0, ..., 0] = False  # so the first query sees nothing
+    assert decoding_attention(Layer(), query, key, key, mask)[0].isfinite().all()
