@@ -26,7 +26,7 @@ from pydantic import (
 Space = Literal["weights", "logits", "probs", "activations"]
 Direction = Literal["higher", "lower", "neutral"]
 FinishReason = Literal["stop", "length"]
-Role = Literal["base", "again", "method", "control", "ensemble"]  # of a mixture that is timed
+Role = Literal["base", "again", "method", "strength", "control", "ensemble"]  # of a mixture that is timed
 
 ENSEMBLES = ("logits", "probs")  # spaces in which every member runs for every token
 STEERING = "steering"  # the name of the vector's coefficient in activation space

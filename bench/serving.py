@@ -5,7 +5,7 @@ checkpoints of a suite; `serve` changes the mixture in place, so a model served 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,14 @@ class ServedModel(Protocol):
     def context_length(self) -> int:
         """Most tokens of a text, the end-of-text token before it included."""
         ...
+
+
+@runtime_checkable
+class Drafting(Protocol):
+    """A served model with a draft: how many of its tokens were judged so far, and how many of them accepted."""
+
+    accepted: int
+    judged: int
 
 
 class Engine(Protocol):

@@ -3,9 +3,7 @@
 python -m tools.speculation --checkpoints DIR     (random GPT-2s are made there where none are)
 
 Rounds go plain, speculative, plain, ...; a ratio is the median over rounds of CPU seconds a token, which other
-processes disturb less than the clock on the wall.  `predicted` is what acceptance alone gives, were a pass over k + 1
-tokens as quick as one over a single token and all else free: with a the acceptance, m members and one draft,
-m (1 - a^(k+1)) / (1 - a) / (m + k), since m + k passes give that many tokens (Leviathan et al. 2023, theorem 3.8).
+processes disturb less than the clock on the wall.  `predicted`: `bench.overhead.drafting.times_as_quick`.
 """
 
 import argparse
@@ -16,15 +14,10 @@ from statistics import median
 
 from bench.engines.speculative import SpeculativeModel
 from bench.engines.transformers import TransformersEngine
+from bench.overhead.drafting import times_as_quick
 from bench.schema import Draft, Prompt, Recipe, Sampling
 from bench.serving import ServedModel
 from tools.random_models import SHAPES, random_checkpoints, random_prompts
-
-
-def predicted(acceptance: float, k: int, members: int = 3) -> float:
-    """Times as quick as plain, by acceptance alone."""
-    tokens = sum(acceptance**i for i in range(k + 1))
-    return members * tokens / (members + k)
 
 
 def seconds(model: ServedModel, prompts: list[Prompt], sampling: Sampling) -> float:
@@ -63,7 +56,7 @@ def main() -> None:
                 shown = " ".join(f"{ratio:.2f}" for ratio in ratios)
                 accepted = drafted.acceptance or 0.0
                 print(f"{alpha:5g} {k:2} {rows:6}  {accepted:10.3f}  {median(ratios):.2f} ({shown})  "
-                      f"{predicted(accepted, k):.2f}", flush=True)  # fmt: skip
+                      f"{times_as_quick(accepted, k, members=3):.2f}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

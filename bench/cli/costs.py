@@ -11,6 +11,7 @@ from leaderboard import numbers
 
 MAIN = "time_per_output_token_s"
 MONEY, JOULES = "money_per_million_tokens", "joules_per_million_tokens"
+ACCEPTANCE, SPEED_UP = "draft_acceptance", "draft_speed_up"
 Lines = Mapping[tuple[str, int, int, str], OverheadRecord]
 
 
@@ -64,11 +65,21 @@ def cell(record: OverheadRecord | None, scale: float, unit: str) -> str:
 
 
 def remarks(records: Sequence[OverheadRecord]) -> list[str]:
-    """The noise floor, and a warning where other programs were busy."""
+    """The noise floor, what drafts are worth, and a warning where other programs were busy."""
     main = [r for r in records if r.metric == MAIN]
     floors = {(r.batch_size, r.new_tokens): r.details["floor"] for r in main if "floor" in r.details}
     lines = [f"noise floor at batch {batch}, {length} tokens: base over base {numbers.between(Number(1, low, high))}"
              for (batch, length), (low, high) in floors.items()]  # fmt: skip
+    shares = {(r.method, r.batch_size, r.new_tokens): r for r in records if r.metric == ACCEPTANCE}
+    for quick in (r for r in records if r.metric == SPEED_UP):
+        share = shares[quick.method, quick.batch_size, quick.new_tokens]
+        accepted, expected = (numbers.number(x) for x in (share.value, share.details["predicted"]))
+        times = numbers.shown(Number(quick.value, quick.low, quick.high))
+        lines.append(
+            f"{quick.method} at batch {quick.batch_size}, {quick.new_tokens} tokens: {accepted} of drafts accepted "
+            f"({expected} predicted), {times} times as quick as {quick.details['against']} "
+            f"({numbers.number(quick.details['predicted'])} predicted)"
+        )
     absent = {r.details["reason"]: None for r in records if r.metric == JOULES and r.value is None}
     lines += [f"no joules: {reason}" for reason in absent]
     facts: Mapping[str, Any] = main[0].details if main else {}

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.overhead.drafting import Acceptance, times_as_quick
 from bench.overhead.estimate import (
     Quantity,
     Round,
     amortisation,
     joules_per_million_tokens,
     measured,
+    median_interval,
     money_per_million_tokens,
     noise_floor,
     ratios_to_base,
@@ -24,11 +26,12 @@ from bench.overhead.estimate import (
     within,
 )
 from bench.overhead.model import Rates, Shape, step_cost
-from bench.overhead.subjects import BASE, Subject
+from bench.overhead.subjects import BASE, Subject, plain_of
 from bench.schema import OverheadRecord, Price
 
 Cell = tuple[int, int]  # batch size, new tokens
 MONEY, JOULES = "money_per_million_tokens", "joules_per_million_tokens"
+ACCEPTANCE, SPEED_UP = "draft_acceptance", "draft_speed_up"
 NO_CELL: Cell = (0, 0)
 
 
@@ -48,6 +51,7 @@ class Ledger:
     subjects: Sequence[Subject]
     fresh: dict[str, Fresh] = field(default_factory=dict)  # by subject
     rounds: dict[Cell, list[Round]] = field(default_factory=dict)
+    drafts: dict[str, Acceptance] = field(default_factory=dict)  # by subject
     load: dict[str, Any] = field(default_factory=dict)
     mean_prompt_tokens: float = 0.0
     price: Price | None = None
@@ -69,6 +73,8 @@ def records(ledger: Ledger, shape: Shape, rates: Rates) -> list[OverheadRecord]:
             found += _timed_records(ledger, subject, cell) + _spent_records(ledger, subject, cell)
             found.append(_roofline_record(ledger, subject, cell, shape, rates))
         found += _amortisation_records(ledger, cell)
+        for name in ledger.drafts:
+            found += _draft_records(ledger, next(s for s in ledger.subjects if s.name == name), cell)
     return found + _switch_records(ledger)
 
 
@@ -171,6 +177,24 @@ def _amortisation_records(ledger: Ledger, cell: Cell) -> list[OverheadRecord]:
             found.append(_record(ledger, subject, cell, "amortisation_tokens", result.value, details, low=result.low,
                                  high=result.high, n_rounds=len(ledger.rounds[cell])))  # fmt: skip
     return found
+
+
+def _draft_records(ledger: Ledger, subject: Subject, cell: Cell) -> list[OverheadRecord]:
+    """The share of drafted tokens that were accepted, and how many times as quick as without the draft; predictions
+    stand in the details."""
+    acceptance, draft, plain = ledger.drafts[subject.name], subject.recipe.draft, plain_of(subject, ledger.subjects)
+    assert draft is not None and plain is not None
+    facts = {"k": draft.k, "against": plain.name}
+    share, rounds = acceptance.measured(cell), ledger.rounds[cell]
+    predicted = times_as_quick(acceptance.predicted, draft.k, len(subject.recipe.coefficients))
+    per_token = time_per_output_token(cell[1])
+    quick = median_interval([per_token(r.subjects[plain.name]) / per_token(r.subjects[subject.name]) for r in rounds])
+    return [
+        _record(ledger, subject, cell, ACCEPTANCE, share, facts | {"predicted": acceptance.predicted},
+                n_rounds=len(rounds)),
+        _record(ledger, subject, cell, SPEED_UP, quick.value, facts | {"predicted": predicted},
+                low=quick.low, high=quick.high, n_rounds=len(rounds)),
+    ]  # fmt: skip
 
 
 def _record(ledger: Ledger, subject: Subject, cell: Cell, metric: str, value: float | None, details: Mapping[str, Any],

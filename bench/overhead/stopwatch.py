@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from bench.overhead.drafting import Acceptance, overlap
 from bench.overhead.energy import NO_METER, Meter, find_meter, gpus_in_use
 from bench.overhead.estimate import Round, Timing, is_narrow, time_per_output_token
 from bench.overhead.ledger import Cell, Fresh, Ledger, records
@@ -26,7 +27,7 @@ from bench.overhead.subjects import AGAIN, Subject, batch_of, choose_subjects
 from bench.progress import Advance, Task
 from bench.registry import Registry
 from bench.schema import OverheadRecord, OverheadSpec, Point, Prompt, Recipe, Sampling, Suite, UserError
-from bench.serving import Engine, ServedModel
+from bench.serving import Drafting, Engine, ServedModel
 from bench.store.read import Reader
 from bench.suite.checkpoints import Checkpoint
 
@@ -163,6 +164,10 @@ class Stopwatch:
         engine = self.open_engine()
         self.ledger.rounds = {cell: [] for cell in self.cells}
         try:
+            for subject in self.others:
+                if subject.recipe.draft is not None:
+                    predicted = overlap(engine, subject.recipe, self.prompts, self.sampling)
+                    self.ledger.drafts[subject.name] = Acceptance(predicted)
             for cell in self.cells:
                 self._round(engine, cell)
             waiting = deque(self.cells)
@@ -214,6 +219,8 @@ class Stopwatch:
         self._draw(model, cell, seed)
         ended = self.clock()
         joules = self.meter.drawn(reading, ended - again)
+        if isinstance(model, Drafting):
+            self.ledger.drafts[subject.name].count(cell, model.accepted, model.judged)
         return Timing((began + ended) / 2, switch_s, first - began, ended - again, joules)
 
     def _draw(self, model: ServedModel, cell: Cell, seed: int) -> None:

@@ -39,6 +39,7 @@ def choose_subjects(points: Sequence[Point], methods: Registry[Any], checkpoints
         Subject(BASE, "base", base, method="base"),
         Subject(AGAIN, "again", base),
         *(s for s in chosen if s.recipe != base),
+        *undrafted(chosen),
         *identity_controls(chosen, methods),
         *ensembles,
     ]
@@ -49,18 +50,43 @@ def representatives(points: Sequence[Point]) -> list[Subject]:
 
     The point that mixes the most checkpoints, of these the one with alpha nearest 1, of these the first.  A method that
     mixes in several ways (with and without `filter_p`, or a draft) has a subject for each; the first has the bare name.
+    How often a draft is accepted does depend on the numbers, so there every point is a subject, by its label.
     """
     groups: dict[tuple[str, str, float | None, int | None], list[Point]] = {}
+    drafting = {point.method for point in points if point.recipe.draft is not None}
     for point in points:
         recipe = point.recipe
+        alone = recipe.space == "logits" and len(recipe.coefficients) == 1
+        if alone and recipe.draft is None and point.method in drafting:
+            continue  # the base, which needs no draft
         drafted = None if recipe.draft is None else recipe.draft.k
         groups.setdefault((point.method, recipe.space, recipe.filter_p, drafted), []).append(point)
     subjects: dict[str, Subject] = {}
     for (method, *_), members in groups.items():
         point = min(members, key=_distance)
-        name = method if method not in subjects else point.label
+        drafts = point.recipe.draft is not None
+        name = point.label if drafts or method in subjects else method
         subjects[name] = Subject(name, "method", point.recipe, point.params, method)
+        for other in members if drafts else ():
+            subjects.setdefault(other.label, Subject(other.label, "strength", other.recipe, other.params, method))
     return list(subjects.values())
+
+
+def undrafted(subjects: Sequence[Subject]) -> list[Subject]:
+    """What methods with a draft are measured against, where it is no subject yet: the same mixture without one."""
+    found: list[Subject] = []
+    for subject in subjects:
+        if subject.recipe.draft is not None and plain_of(subject, [*subjects, *found]) is None:
+            recipe = subject.recipe.model_copy(update={"draft": None})
+            found.append(Subject(f"{subject.method} without its draft", "strength", recipe, {}, subject.method))
+    return found
+
+
+def plain_of(subject: Subject, subjects: Sequence[Subject]) -> Subject | None:
+    """The subject that costs what this one would without its draft: the same members in the same way."""
+    names = list(subject.recipe.coefficients)
+    alike = (s for s in subjects if s.recipe.draft is None and s.recipe.space == "logits" and s.role != "ensemble")
+    return next((s for s in alike if s.recipe.filter_p is None and list(s.recipe.coefficients) == names), None)
 
 
 def _distance(point: Point) -> tuple[int, float]:
@@ -70,15 +96,16 @@ def _distance(point: Point) -> tuple[int, float]:
 
 def identity_controls(subjects: Sequence[Subject], methods: Registry[Any]) -> list[Subject]:
     """The representatives at alpha 0, where that leaves the base alone: g2, DExperts and methods like them."""
-    found = []
+    found: dict[str, Subject] = {}
     for subject in subjects:
-        if "alpha" not in subject.params:
+        if subject.role != "method" or "alpha" not in subject.params:
             continue
         params = {**subject.params, "alpha": 0}
         recipe = methods.create(subject.method, params).recipe()
         if recipe.coefficients == {"base": 1} and recipe.filter_p is None:
-            found.append(Subject(f"{subject.name}(alpha=0)", "control", recipe, params, subject.method))
-    return found
+            name = f"{subject.name if subject.recipe.draft is None else subject.method}(alpha=0)"
+            found.setdefault(name, Subject(name, "control", recipe, params, subject.method))
+    return list(found.values())
 
 
 def faint_ensembles(checkpoints: Sequence[str]) -> list[Subject]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -157,9 +157,14 @@ def _method(entry: Any, i: int, path: Path, methods: Registry[Any]) -> MethodSpe
     return MethodSpec(name=name, params=swept)
 
 
+def _is_text(kind: Any) -> bool:
+    """Whether a field takes words: a string, one of some, or one of these and None."""
+    return kind is str or get_origin(kind) is Literal or any(map(_is_text, get_args(kind)))
+
+
 def _parameter(cls: type[BaseModel], key: str, value: Any, where: str) -> Any:
     field = cls.model_fields.get(key)
-    words = field is not None and (field.annotation is str or get_origin(field.annotation) is Literal)
+    words = field is not None and _is_text(field.annotation)
     if isinstance(value, (bool, str)) and not words:
         raise UserError(f"{where}.{key}: expected a number or a list of numbers, got {value!r}{_exponent_hint(value)}")
     try:

@@ -10,6 +10,7 @@ from leaderboard.read.board import Board
 
 SHOWN = "time_per_output_token_s"
 MODEL = "roofline_s_per_token"
+ACCEPTANCE, SPEED_UP = "draft_acceptance", "draft_speed_up"
 THROUGHPUT, JOULES, MONEY = "tokens_per_s", "joules_per_million_tokens", "money_per_million_tokens"
 LEAVES_ONE = 1.15
 LABEL_HEIGHT = 1 / 15  # of a chart
@@ -70,12 +71,13 @@ class Ledger:
     cells: Sequence["Cell"]
     scaling: Sequence["Scaling"]
     switches: Sequence[tuple[str, list[float | None]]]
+    drafts: Sequence["Drafted"]
 
 
 def ledgers(board: Board) -> list[Ledger]:
     """The board's engine first, then others on which the suite was timed."""
     found = {board.engine: board.overhead, **dict(sorted(board.overhead_elsewhere.items()))}
-    return [Ledger(engine, cells(lines), scaling(lines), once(lines)) for engine, lines in found.items()]
+    return [Ledger(engine, cells(lines), scaling(lines), once(lines), drafts(lines)) for engine, lines in found.items()]
 
 
 def cells(lines: Sequence[Mapping[str, Any]]) -> list[Cell]:
@@ -194,7 +196,11 @@ def _along(lines: Sequence[Mapping[str, Any]], title: str, axis: str, fixed: Map
 def _curves(lines: Sequence[Mapping[str, Any]], axis: str, metric: str) -> tuple[Curve, ...]:
     by_method: dict[str, list[tuple[float, float]]] = {}
     for line in lines:
-        if line["metric"] == metric and line["ratio_to_base"] is not None and line["role"] != "ensemble":
+        if (
+            line["metric"] == metric
+            and line["ratio_to_base"] is not None
+            and line["role"] not in ("ensemble", "strength")
+        ):
             by_method.setdefault(line["method"], []).append((line[axis], line["ratio_to_base"]))
     return tuple(Curve(method, tuple(sorted(points))) for method, points in by_method.items())
 
@@ -222,6 +228,35 @@ def once(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[float | Non
     found = {(x["method"], x["metric"]): x["value"] for x in lines if not x["batch_size"]}
     methods = dict.fromkeys(method for method, _ in found)
     return [(m, [_scaled(found.get((m, metric)), scale) for metric, scale in wanted]) for m in methods]
+
+
+@dataclass(frozen=True)
+class Drafted:
+    """What a draft of k tokens is worth at one batch size and length: as predicted, and as measured."""
+
+    method: str
+    batch_size: int
+    new_tokens: int
+    k: int
+    against: str
+    acceptance: float | None
+    expected_acceptance: float
+    quick: Number  # times as quick as without the draft
+    expected_quick: float
+
+
+def drafts(lines: Sequence[Mapping[str, Any]]) -> list[Drafted]:
+    """By output length and batch size; methods in the order they were timed."""
+    found = []
+    shares = {(x["method"], x["batch_size"], x["new_tokens"]): x for x in lines if x["metric"] == ACCEPTANCE}
+    for line in lines:
+        if line["metric"] == SPEED_UP:
+            method, batch, tokens = line["method"], line["batch_size"], line["new_tokens"]
+            share, n = shares[method, batch, tokens], line["n_rounds"]
+            quick = Number(line["value"], line["low"], line["high"], n, n)
+            found.append(Drafted(method, batch, tokens, line["k"], line["against"], share["value"], share["predicted"],
+                                 quick, line["predicted"]))  # fmt: skip
+    return sorted(found, key=lambda one: (one.new_tokens, one.batch_size))
 
 
 # ---------------------------------------------------------------------------------------------- for a chosen strength

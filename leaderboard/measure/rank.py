@@ -196,14 +196,16 @@ def time_over_base(board: Board, series: Series) -> Number:
 def lines_of(board: Board, series: Series) -> list[Mapping[str, Any]]:
     """The ledger's lines of what mixes like this series.
 
-    A method that mixes in several ways has a line in the ledger for each; its controls at alpha 0 are not the method.
+    A method that mixes in several ways has a line in the ledger for each; its controls at alpha 0 are not the method,
+    nor are a draft's other strengths.
     """
-    ways = {(recipe.space, recipe.filter_p) for recipe in (board.places[i].recipe for i in series.places)}
+    recipes = [board.places[i].recipe for i in series.places]
+    ways = {(recipe.space, recipe.filter_p, recipe.draft and recipe.draft.k) for recipe in recipes}
 
     def same(row: Mapping[str, Any]) -> bool:
         mixed = row["recipe"] or {}
         named = row["made_by"] == series.method and row["role"] in ("base", "method")
-        return named and (mixed.get("space"), mixed.get("filter_p")) in ways
+        return named and (mixed.get("space"), mixed.get("filter_p"), (mixed.get("draft") or {}).get("k")) in ways
 
     return [row for row in board.overhead if same(row)]
 

@@ -131,7 +131,7 @@ def _protocol(
 
 
 DETAILS = ("busy", "load_average", "others_cores", "within_floor", "floor", "recipe", "made_by", "currency", "per_hour",
-           "power", "reason")  # fmt: skip
+           "power", "reason", "k", "against", "predicted")  # fmt: skip
 
 
 def _overhead(store: Reader, suite_id: int, engine: str) -> tuple[dict[str, Any], ...]:
