@@ -89,10 +89,13 @@ class Steering(Value):
 
 
 class Draft(Value):
-    """The weights mixture that drafts for a mixture of logits: so many tokens before they are verified."""
+    """The weights mixture that drafts for a mixture of logits: so many tokens before they are verified.
+
+    `auto`: as many as pay, by how much of both mixtures' next-token distributions overlaps; an engine finds that out.
+    """
 
     coefficients: dict[str, float]
-    k: int = Field(ge=1, le=32)
+    k: Annotated[int, Field(ge=1, le=32)] | Literal["auto"]
 
     @property
     def recipe(self) -> "Recipe":

@@ -62,8 +62,9 @@ class ServedModel(Protocol):
 
 @runtime_checkable
 class Drafting(Protocol):
-    """A served model with a draft: how many of its tokens were judged so far, and how many of them accepted."""
+    """A served model with a draft: how many tokens it proposes at once; how many were judged so far, and accepted."""
 
+    k: int | None  # None until it is known
     accepted: int
     judged: int
 

@@ -12,7 +12,8 @@ class DExperts(Method):
     """The base's logits steered by the difference of two experts'.
 
     Candidates are the nucleus of the mixture (arXiv 2211.12092); with `filter_p` the base's before mixing (the DExperts
-    release).  With `draft`, g2 drafts `k` tokens (4) for one pass to verify: other draws of one distribution, sooner.
+    release).  With `draft`, g2 drafts `k` tokens (4; `auto`: as many as pay) for one pass to verify: other draws of one
+    distribution, sooner.
     """
 
     source = "Liu et al. 2021, DExperts, equation 2; arXiv 2211.12092, section 3.2"
@@ -22,7 +23,7 @@ class DExperts(Method):
     alpha: FiniteFloat
     filter_p: Annotated[float, Field(gt=0, le=1)] | None = None
     draft: Literal["g2"] | None = None
-    k: Annotated[int, Field(ge=1, le=32)] | None = None
+    k: Annotated[int, Field(ge=1, le=32)] | Literal["auto"] | None = None
 
     def recipe(self) -> Recipe:
         if self.k is not None and self.draft is None:

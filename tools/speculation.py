@@ -3,7 +3,7 @@
 python -m tools.speculation --checkpoints DIR     (random GPT-2s are made there where none are)
 
 Rounds go plain, speculative, plain, ...; a ratio is the median over rounds of CPU seconds a token, which other
-processes disturb less than the clock on the wall.  `predicted`: `bench.overhead.drafting.times_as_quick`.
+processes disturb less than the clock on the wall.  `predicted`: `bench.engines.drafting.times_as_quick`.
 """
 
 import argparse
@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from statistics import median
 
+from bench.engines.drafting import times_as_quick
 from bench.engines.speculative import SpeculativeModel
 from bench.engines.transformers import TransformersEngine
-from bench.overhead.drafting import times_as_quick
 from bench.schema import Draft, Prompt, Recipe, Sampling
 from bench.serving import ServedModel
 from tools.random_models import SHAPES, random_checkpoints, random_prompts

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from bench.engines.drafting import best_k
 from bench.engines.sampling import (
     ATTEMPTS,
     from_step,
@@ -27,13 +28,23 @@ from bench.engines.sampling import (
     uniforms,
 )
 from bench.engines.stream import Member, Stream
-from bench.engines.transformers import TransformersModel, finished_rows
+from bench.engines.transformers import TransformersModel, alike, finished_rows
 from bench.schema import Recipe, Sampling
 
 if TYPE_CHECKING:
     from bench.engines.transformers import TransformersEngine
 
 ROWS = 64  # decoded at once: more gain nothing from longer passes, and each holds k distributions
+BEGINNINGS = (
+    "The",
+    "It is a",
+    "In the end the",
+    "I think that",
+    "There are many",
+    "When he",
+    "We have seen",
+    "This was",
+)
 ACCEPTING, REPLACING = ATTEMPTS - 1, ATTEMPTS - 2  # the sampler's redraws never come this far
 
 
@@ -42,7 +53,9 @@ class SpeculativeModel(TransformersModel):
 
     def __init__(self, engine: "TransformersEngine", recipe: Recipe, members: Sequence[Member], draft: Member) -> None:
         super().__init__(engine, recipe, members)
+        assert recipe.draft is not None
         self.draft = draft
+        self.k = None if recipe.draft.k == "auto" else recipe.draft.k
         self.accepted = 0
         self.judged = 0  # drafted tokens up to each row's first rejection, that one included
 
@@ -54,6 +67,8 @@ class SpeculativeModel(TransformersModel):
     def _decode(
         self, prompts: list[list[int]], keys: Tensor, sampling: Sampling, end: int | None = None
     ) -> list[tuple[list[int], bool]]:
+        if self.k is None:
+            self.k = best_k(self.overlap(sampling), len(self.members))
         per_pass = max(1, ROWS // sampling.samples)
         rows: list[tuple[list[int], bool]] = []
         for start in range(0, len(prompts), per_pass):
@@ -65,6 +80,15 @@ class SpeculativeModel(TransformersModel):
             self.judged += drawing.judged
         return rows
 
+    def overlap(self, sampling: Sampling) -> float:
+        """sum_x min(p(x), q(x)) behind some common beginnings: the same for the same mixture, whatever it completes."""
+        prompts = [self.token_ids(text) for text in BEGINNINGS]
+        streams = [Stream(member, max(map(len, prompts))) for member in (*self.members, self.draft)]
+        hidden = [stream.prefill(prompts, self.end, self.engine.device) for stream in streams]
+        logits = alike([self._mixed(self._logits(hidden[:-1])), self.draft.head(hidden[-1]).float()])
+        p, q = (_distribution(z, sampling) for z in logits)
+        return float(torch.minimum(p, q).sum(dim=-1).mean())
+
 
 class _Drawing:
     """Rows on their way, each at a place of its own."""
@@ -72,12 +96,12 @@ class _Drawing:
     def __init__(
         self, model: SpeculativeModel, prompts: list[list[int]], keys: Tensor, sampling: Sampling, end: int
     ) -> None:
-        assert model.recipe.draft is not None
+        assert model.k is not None
         device = model.engine.device
         self.model = model
         self.sampling = sampling
         self.end = end
-        self.k = model.recipe.draft.k
+        self.k = model.k
         self.accepted = self.judged = 0
         room = max(map(len, prompts)) + sampling.max_new_tokens * (self.k + 2)
         self.members = [_Branching(member, room) for member in model.members]
@@ -111,7 +135,7 @@ class _Drawing:
         tokens, drafted = self._drafts(int(room.max()))
         fed = torch.cat([self.pending[:, 1:], tokens], dim=1)  # (B, width + 1)
         logits = self._target([stream.extend(fed, torch.ones_like(fed)) for stream in self.members])
-        n, following = judge(self._distribution(logits[:, :-1]), drafted, tokens, room, self.keys, self.at)
+        n, following = judge(_distribution(logits[:, :-1], self.sampling), drafted, tokens, room, self.keys, self.at)
         whole = (n == room).nonzero()[:, 0]  # nothing was rejected, and the next token is the ensemble's own
         following[whole] = self._draw(logits[whole, n[whole]], self.keys[whole], (self.at + n)[whole])
         self.accepted += int(n.sum())
@@ -128,7 +152,7 @@ class _Drawing:
         for i in range(width):
             hidden = self.draft.extend(feed, real)[:, -1]
             logits = self.model.draft.head(hidden).float()[:, : self.vocabulary]
-            distributions[:, i] = self._distribution(logits)
+            distributions[:, i] = _distribution(logits, self.sampling)
             tokens[:, i] = self._draw(logits, self.keys, self.at + i)
             feed = tokens[:, i : i + 1]
             real = torch.ones_like(feed)
@@ -166,17 +190,18 @@ class _Drawing:
         """The ensemble's logits (..., V) of its members' hidden states, m x (..., h)."""
         return self.model._mixed(self.model._logits(hidden))
 
-    def _distribution(self, logits: Tensor) -> Tensor:
-        """What `_draw` draws from, (..., V) float32."""
-        if self.sampling.temperature == 0:
-            return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-        return nucleus(logits / self.sampling.temperature, self.sampling.top_p)
-
     def _draw(self, logits: Tensor, keys: Tensor, steps: Tensor) -> Tensor:
         """A token a row, (B,) int64, by the random number of its own step.  logits: (B, V), overwritten."""
         if self.sampling.temperature == 0:
             return most_likely(logits)
         return sample_nucleus(logits.div_(self.sampling.temperature), self.sampling.top_p, from_step(keys, steps), 0)
+
+
+def _distribution(logits: Tensor, sampling: Sampling) -> Tensor:
+    """What is drawn from, (..., V) float32."""
+    if sampling.temperature == 0:
+        return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
+    return nucleus(logits / sampling.temperature, sampling.top_p)
 
 
 class _Branching(Stream):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.schema import Prompt, Recipe, Sampling
-from bench.serving import Engine
+from bench.serving import Drafting, Engine
 from evaluators.linearity import shared_mass
 
 PROMPTS = 64  # at whose ends distributions are compared, at most
@@ -22,11 +22,13 @@ class Acceptance:
     """Of one subject: the predicted share, and what was counted in each cell."""
 
     predicted: float
+    k: int | None = None  # of what was timed
     counted: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)  # accepted, judged
 
-    def count(self, cell: tuple[int, int], accepted: int, judged: int) -> None:
+    def count(self, cell: tuple[int, int], model: Drafting) -> None:
         before = self.counted.get(cell, (0, 0))
-        self.counted[cell] = before[0] + accepted, before[1] + judged
+        self.counted[cell] = before[0] + model.accepted, before[1] + model.judged
+        self.k = model.k
 
     def measured(self, cell: tuple[int, int]) -> float | None:
         """None where nothing was judged."""
@@ -43,12 +45,3 @@ def overlap(engine: Engine, recipe: Recipe, prompts: Sequence[Prompt], sampling:
     if sampling.temperature == 0:
         return float((p.argmax(axis=-1) == q.argmax(axis=-1)).mean())
     return float(shared_mass(p / sampling.temperature, q / sampling.temperature, sampling.top_p).mean())
-
-
-def times_as_quick(acceptance: float, k: int, members: int) -> float:
-    """As the ensemble alone, were a pass over k + 1 tokens as quick as one over a single token and all else free.
-
-    m (1 - a^(k+1)) / (1 - a) / (m + k): one block is a pass of each of m members and k of the draft, which costs what a
-    member does, and gives that many tokens (Leviathan et al. 2023, theorem 3.8, with c = 1 / m).
-    """
-    return members * sum(acceptance**i for i in range(k + 1)) / (members + k)

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.overhead.drafting import Acceptance, times_as_quick
+from bench.engines.drafting import times_as_quick
+from bench.overhead.drafting import Acceptance
 from bench.overhead.estimate import (
     Quantity,
     Round,
@@ -182,11 +183,11 @@ def _amortisation_records(ledger: Ledger, cell: Cell) -> list[OverheadRecord]:
 def _draft_records(ledger: Ledger, subject: Subject, cell: Cell) -> list[OverheadRecord]:
     """The share of drafted tokens that were accepted, and how many times as quick as without the draft; predictions
     stand in the details."""
-    acceptance, draft, plain = ledger.drafts[subject.name], subject.recipe.draft, plain_of(subject, ledger.subjects)
-    assert draft is not None and plain is not None
-    facts = {"k": draft.k, "against": plain.name}
+    acceptance, plain = ledger.drafts[subject.name], plain_of(subject, ledger.subjects)
+    assert acceptance.k is not None and plain is not None
+    facts = {"k": acceptance.k, "against": plain.name}
     share, rounds = acceptance.measured(cell), ledger.rounds[cell]
-    predicted = times_as_quick(acceptance.predicted, draft.k, len(subject.recipe.coefficients))
+    predicted = times_as_quick(acceptance.predicted, acceptance.k, len(subject.recipe.coefficients))
     per_token = time_per_output_token(cell[1])
     quick = median_interval([per_token(r.subjects[plain.name]) / per_token(r.subjects[subject.name]) for r in rounds])
     return [

@@ -220,7 +220,7 @@ class Stopwatch:
         ended = self.clock()
         joules = self.meter.drawn(reading, ended - again)
         if isinstance(model, Drafting):
-            self.ledger.drafts[subject.name].count(cell, model.accepted, model.judged)
+            self.ledger.drafts[subject.name].count(cell, model)
         return Timing((began + ended) / 2, switch_s, first - began, ended - again, joules)
 
     def _draw(self, model: ServedModel, cell: Cell, seed: int) -> None:

@@ -52,7 +52,7 @@ def representatives(points: Sequence[Point]) -> list[Subject]:
     mixes in several ways (with and without `filter_p`, or a draft) has a subject for each; the first has the bare name.
     How often a draft is accepted does depend on the numbers, so there every point is a subject, by its label.
     """
-    groups: dict[tuple[str, str, float | None, int | None], list[Point]] = {}
+    groups: dict[tuple[Any, ...], list[Point]] = {}
     drafting = {point.method for point in points if point.recipe.draft is not None}
     for point in points:
         recipe = point.recipe

@@ -14,6 +14,7 @@ ACCEPTANCE, SPEED_UP = "draft_acceptance", "draft_speed_up"
 THROUGHPUT, JOULES, MONEY = "tokens_per_s", "joules_per_million_tokens", "money_per_million_tokens"
 LEAVES_ONE = 1.15
 LABEL_HEIGHT = 1 / 15  # of a chart
+NARROWEST = 720
 DETAILS = (
     ("time_to_first_token_s", "First token", 1e3, "ms"),
     ("time_per_output_token_s", "Each further token", 1e3, "ms"),
@@ -157,6 +158,11 @@ class Scaling:
     def top(self) -> float:
         """The ratio at the upper edge."""
         return 1.08 * max([1.2, *(ratio for curve in (*self.measured, *self.model) for _, ratio in curve.points)])
+
+    @property
+    def width(self) -> int:
+        """Of the drawing: long names need room behind the ends of the curves."""
+        return max([NARROWEST, *(578 + 7 * len(name) for name, _ in self.labels)])
 
     @property
     def labels(self) -> list[tuple[str, float]]:

@@ -1,11 +1,13 @@
 """Speculative ensembles: exactly the ensemble's distribution, whatever drafts."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from scipy import stats
 
+from bench.engines.drafting import MOST, best_k, times_as_quick
 from bench.engines.sampling import from_step, inverse_cdf, nucleus, row_keys, running_sums, uniforms
 from bench.engines.speculative import SpeculativeModel, judge
 from bench.engines.transformers import TransformersEngine
@@ -17,7 +19,7 @@ PROMPTS = [Prompt(set="s", row=row, text=text) for row, text in enumerate(TEXTS)
 G2 = {"base": 1.0, "expert": 0.5, "antiexpert": -0.5}
 
 
-def speculative(k: int = 4, draft: dict[str, float] = G2, **mixed: float) -> Recipe:
+def speculative(k: int | Literal["auto"] = 4, draft: dict[str, float] = G2, **mixed: float) -> Recipe:
     return Recipe(space="logits", coefficients=mixed or G2, draft=Draft(coefficients=draft, k=k))
 
 
@@ -146,3 +148,28 @@ def test_sampled_texts_have_the_ensembles_distribution(engine: TransformersEngin
 def test_exactly_as_many_tokens_as_asked_are_timed(engine: TransformersEngine) -> None:
     model = served(engine, speculative(4))
     assert [model.decode(PROMPTS, Sampling(samples=1, max_new_tokens=n)) for n in (1, 2, 7)] == [5, 10, 35]
+
+
+def test_the_number_to_draft_by_hand() -> None:
+    """Three members, a further token a fifth of a pass: with a = 0.5, 1 gives 4.5 / 4.6, 2 gives 5.25 / 6.2."""
+    assert times_as_quick(0.5, 1, 3, 0.2) == pytest.approx(4.5 / 4.6)
+    assert times_as_quick(0.5, 2, 3, 0.2) == pytest.approx(5.25 / 6.2)
+    assert times_as_quick(1.0, 4, 3) == pytest.approx(15 / 7)
+    assert [best_k(a, 3) for a in (0.0, 0.5, 1.0)] == [1, 1, MOST]
+    several = [best_k(a / 100, 3) for a in range(101)]
+    assert several == sorted(several)
+
+
+def test_auto_drafts_as_many_as_pay_whatever_is_completed(engine: TransformersEngine) -> None:
+    """A draft that is the ensemble overlaps wholly; completions are those of the same number, written out."""
+    sampling = Sampling(samples=3, max_new_tokens=9)
+    own = served(engine, speculative("auto", {"base": 1}, base=1, expert=1e-9))
+    own.generate(PROMPTS[:1], sampling)
+    assert own.k == MOST and own.overlap(sampling) == pytest.approx(1)
+    other = served(engine, speculative("auto", {"antiexpert": 1.0}))
+    found = other.generate(PROMPTS, sampling)
+    assert other.k is not None and other.k == best_k(other.overlap(sampling), 3) < MOST
+    assert found == served(engine, speculative(other.k, {"antiexpert": 1.0})).generate(PROMPTS, sampling)
+    again = served(engine, speculative("auto", {"antiexpert": 1.0}))
+    again.generate(PROMPTS[2:3], sampling)
+    assert again.k == other.k

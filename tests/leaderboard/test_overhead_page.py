@@ -11,14 +11,17 @@ from toyboard import MakeDatabase, make_suite
 from bench.schema import Number, OverheadRecord
 from bench.store.write import Store
 from leaderboard.measure.overhead import (
+    ACCEPTANCE,
     JOULES,
     MODEL,
     MONEY,
     SHOWN,
+    SPEED_UP,
     THROUGHPUT,
     Curve,
     Scaling,
     cells,
+    drafts,
     ledgers,
     once,
     scaling,
@@ -109,10 +112,24 @@ def test_names_of_curves_that_end_together_stand_apart() -> None:
     flat = Curve("g1", ((1, 1.0), (8, 1.1)))
     plot = Scaling("", "", (flat, Curve("b", ((1, 3.0), (8, 2.6))), Curve("a", ((1, 2.0), (8, 2.5)))), ())
     assert plot.labels == [("a", 2.5), ("b", pytest.approx(2.716))]
+    assert plot.width == 720 < Scaling("", "", (Curve("dexperts(alpha=1, draft=g2)", ((1, 3.0),)),), ()).width
 
 
 def test_what_happens_once_is_in_milliseconds() -> None:
     assert once(LINES) == [("dexperts", [None, 0.5, None])]
+
+
+def test_a_draft_stands_beside_what_was_predicted_of_it() -> None:
+    facts = {"k": 4, "against": "dexperts", "role": "strength"}
+    timed = [
+        line("drafted", batch, metric, value, low=1.5, high=2.1, **facts, predicted=predicted)
+        for batch in (8, 1)
+        for metric, value, predicted in ((ACCEPTANCE, 0.9, 0.95), (SPEED_UP, 1.8, 1.97))
+    ]
+    small, large = drafts([*LINES, *timed])
+    assert (small.batch_size, large.batch_size) == (1, 8)
+    assert (small.k, small.acceptance, small.expected_acceptance, small.expected_quick) == (4, 0.9, 0.95, 1.97)
+    assert small.quick == Number(1.8, 1.5, 2.1, 10, 10)
 
 
 def test_nothing_timed_is_nothing_shown() -> None:

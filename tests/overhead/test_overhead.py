@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 import methods
 from bench import cli, engines
 from bench.cli.costs import ratio
+from bench.engines.drafting import times_as_quick
 from bench.engines.transformers import TransformersEngine
 from bench.overhead.estimate import (
     Round,
@@ -32,7 +34,7 @@ from bench.overhead.ledger import Ledger, records
 from bench.overhead.machine import Cpu, LoadWatch
 from bench.overhead.model import Rates, Shape, StepCost, step_cost
 from bench.overhead.stopwatch import Stopwatch
-from bench.overhead.subjects import AGAIN, choose_subjects
+from bench.overhead.subjects import AGAIN, Subject, choose_subjects, plain_of
 from bench.progress import Advance, silent
 from bench.registry import Registry
 from bench.schema import (
@@ -263,6 +265,25 @@ def test_representatives_and_controls_of_a_suite() -> None:
     assert subjects["dexperts(alpha=0)"].recipe.coefficients == {"base": 1}
 
 
+def test_a_method_with_a_draft_is_timed_at_every_strength_and_without() -> None:
+    drafted = MethodSpec(name="dexperts", params={"alpha": (0.0, 0.5, 1.0), "draft": ("g2",), "k": (2,)})
+    checkpoints = ("base", "expert", "antiexpert")
+
+    def chosen(*specs: MethodSpec) -> list[Subject]:
+        return choose_subjects(plan_points(suite_of(*specs), REGISTRY), REGISTRY, checkpoints)
+
+    alone, beside = chosen(drafted), chosen(drafted, DEXPERTS)
+    roles = {s.name: s.role for s in alone if s.role not in ("base", "again", "ensemble")}
+    assert roles == {
+        "dexperts(alpha=1, draft=g2, k=2)": "method", "dexperts(alpha=0.5, draft=g2, k=2)": "strength",
+        "dexperts without its draft": "strength", "dexperts(alpha=0)": "control",
+    }  # fmt: skip
+    assert [plain.name for s in alone if s.recipe.draft and (plain := plain_of(s, alone))] == [
+        "dexperts without its draft"
+    ] * 2
+    assert {plain.name for s in beside if s.recipe.draft and (plain := plain_of(s, beside))} == {"dexperts"}
+
+
 def test_a_suite_without_a_base_cannot_be_timed() -> None:
     with pytest.raises(UserError, match="times are compared with the base's"):
         choose_subjects([Point(method="expert", params={}, recipe=weights(expert=1))], REGISTRY, ["expert"])
@@ -429,6 +450,24 @@ def test_decode_goes_on_after_the_end_token(tiny_trio: dict[str, Path]) -> None:
     model.end = int(model.next_token_logprobs(["The movie"])[0].argmax())
     assert [(c.n_tokens, c.finish_reason) for c in model.generate(prompts, sampling)] == [(0, "stop")] * 3
     assert model.decode(prompts, sampling) == 15
+
+
+def test_drafts_are_counted_beside_their_prediction(tiny_trio: dict[str, Path]) -> None:
+    checkpoints = {name: resolve(str(folder)) for name, folder in tiny_trio.items()}
+    drafted = MethodSpec(name="dexperts", params={"alpha": (0.5, 4.0), "draft": ("g2",), "k": ("auto",)})
+    subjects = choose_subjects(plan_points(suite_of(drafted), REGISTRY), REGISTRY, list(checkpoints))
+    spec = OverheadSpec(batch_sizes=(3,), new_tokens=(12,), rounds=3, budget_s=0.01)
+    make = partial(TransformersEngine, checkpoints, "float32", "cpu")
+    ledger = Stopwatch(make, subjects, PROMPTS, Sampling(), spec, Cpu(), time.perf_counter).record(quiet)
+    found = {(r.method, r.metric): r for r in records(ledger, Shape(1, 1, 1, 4, 1), Rates(1, 1))}
+    near, far = (found[f"dexperts(alpha={alpha}, draft=g2, k=auto)", "draft_acceptance"] for alpha in ("0.5", "4"))
+    assert near.value is not None and far.value is not None and 0 < far.value < near.value <= 1
+    assert near.details["predicted"] > far.details["predicted"] and near.details["k"] > far.details["k"]
+    quick = found["dexperts(alpha=0.5, draft=g2, k=auto)", "draft_speed_up"]
+    assert quick.value and quick.low and quick.high and quick.low <= quick.value <= quick.high
+    predicted, k = near.details["predicted"], near.details["k"]
+    assert quick.details["predicted"] == times_as_quick(predicted, k, 3)
+    assert quick.details["against"] == "dexperts without its draft"
 
 
 @pytest.fixture

@@ -60,6 +60,8 @@ def test_paths_are_relative_to_the_suite(tmp_path: Path) -> None:
             "methods: [{mixture: {space: logit, expert: 1}}]\n",
             r"methods\[0\]\.space: input should be 'weights', 'logits' or 'probs', got 'logit'",
         ),
+        ("methods: [{dexperts: {alpha: 1, draft: g1}}]\n", r"methods\[0\]\.draft: input should be 'g2', got 'g1'"),
+        ("methods: [{dexperts: {alpha: 1, draft: g2, k: many}}]\n", r"methods\[0\]\.k: .*, got 'many'"),
         ("methods: [{mixture: {expert: high}}]\n", r"methods\[0\]\.expert: expected a number or a list of numbers"),
         ("methods: [{mixture: {expert: .inf}}]\n", r"methods\[0\]\.expert: input should be a finite number, got inf"),
         (
@@ -118,6 +120,11 @@ def test_a_prompt_set_has_a_name(tmp_path: Path) -> None:
 def test_what_is_written_once_may_be_pointed_to(tmp_path: Path) -> None:
     body = "methods: [{g1: {alpha: &a [0, 1]}}, {g2: {alpha: *a}}]\n"
     assert [spec.params["alpha"] for spec in load(written(tmp_path, body)).methods] == [(0, 1), (0, 1)]
+
+
+def test_words_may_be_parameters(tmp_path: Path) -> None:
+    (spec,) = load(written(tmp_path, "methods: [{dexperts: {alpha: [0.5, 1], draft: g2, k: auto}}]\n")).methods
+    assert spec.params == {"alpha": (0.5, 1), "draft": ("g2",), "k": ("auto",)}
 
 
 def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
