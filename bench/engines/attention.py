@@ -101,9 +101,7 @@ def decoding_attention(
     if beginnings is None:
         scores = torch.bmm(grouped.flatten(0, 1), key.flatten(0, 1).transpose(1, 2))  # (B K, G Q, T)
         if attention_mask is not None:
-            lowest = torch.finfo(
-                scores.dtype
-            ).min  # and not -inf: a query at padding sees nothing, and must stay finite
+            lowest = torch.finfo(scores.dtype).min  # not -inf: a query at padding sees nothing, and stays finite
             scores.view(batch, heads, queries, -1).masked_fill_(~attention_mask, lowest)
         mixed = torch.bmm(scores.softmax(dim=-1), value.flatten(0, 1))
     else:

@@ -157,8 +157,8 @@ def require_decodable(model: Any, head: Head, checkpoint: Checkpoint) -> bool:
 
 
 def _may_share(model: Any) -> bool:
-    """Where attention is ours, on a CPU, and every layer sees all tokens before: a short trial shows no window."""
-    ours = model.config._attn_implementation == ATTENTION and model.device.type == "cpu"
+    """Where attention is ours and every layer sees all tokens before: a short trial shows no window."""
+    ours = model.config._attn_implementation == ATTENTION
     plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
     return ours and plain and takes_positions(model.base_model)
 

@@ -171,7 +171,8 @@ class TransformersEngine:
         model = load_model(AutoModelForCausalLM, checkpoint, dtype=wanted, attn_implementation=attention_of(checkpoint))
         model.config.pad_token_id = None  # masks tell padding; transformers would look for it in every input
         head = head_of(model, checkpoint)
-        self._known[model] = head, require_decodable(model, head, checkpoint)
+        shares = require_decodable(model, head, checkpoint)  # the model is on the CPU still
+        self._known[model] = head, shares and self.device == "cpu"
         return model.requires_grad_(False)
 
     def _member(self, name: str) -> Any:

@@ -187,11 +187,12 @@ def _draft_records(ledger: Ledger, subject: Subject, cell: Cell) -> list[Overhea
     assert acceptance.k is not None and plain is not None
     facts = {"k": acceptance.k, "against": plain.name}
     share, rounds = acceptance.measured(cell), ledger.rounds[cell]
+    unknown = {"reason": "too few new tokens to draft any"} if share is None else {}
     predicted = times_as_quick(acceptance.predicted, acceptance.k, len(subject.recipe.coefficients))
     per_token = time_per_output_token(cell[1])
     quick = median_interval([per_token(r.subjects[plain.name]) / per_token(r.subjects[subject.name]) for r in rounds])
     return [
-        _record(ledger, subject, cell, ACCEPTANCE, share, facts | {"predicted": acceptance.predicted},
+        _record(ledger, subject, cell, ACCEPTANCE, share, facts | {"predicted": acceptance.predicted} | unknown,
                 n_rounds=len(rounds)),
         _record(ledger, subject, cell, SPEED_UP, quick.value, facts | {"predicted": predicted},
                 low=quick.low, high=quick.high, n_rounds=len(rounds)),
