@@ -45,7 +45,7 @@ class Beginnings:
         rank[order] = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[self.owner[order]]
         self.seats = int(counts.max())
         self.seat = self.owner * self.seats + rank  # (B,)
-        self.full = len(order) == self.n_prompts * self.seats and bool((rank == order.sort().values % self.seats).all())
+        self.full = torch.equal(self.seat, torch.arange(self.n_prompts * self.seats, device=order.device))
 
     def scores(self, layer: int, query: Tensor) -> Tensor:
         """(B, K, G, T) of queries (B, K, G, d), G the query heads of a key-value head; -inf at padding."""
@@ -115,7 +115,7 @@ def decoding_attention(
 def own_scores(query: Tensor, key: Tensor) -> Tensor:
     """(B, K, G, T): each row's queries (B, K, G, d) times its keys (B, K, T, d), which lie with time first."""
     keys, parts = key.permute(2, 0, 1, 3)[:, :, :, None], []  # (T, B, K, 1, d)
-    for rows in _pieces(query, key.shape[2]):
+    for rows in _pieces(len(query), key.shape[2] * query[0].numel()):
         parts.append((keys[:, rows] * query[rows]).sum(dim=-1).permute(1, 2, 3, 0))
     return torch.cat(parts)
 
@@ -124,14 +124,15 @@ def own_mixed(weights: Tensor, value: Tensor) -> Tensor:
     """(B, K, G, e): each row's values (B, K, T, e), which lie with time first, weighted by (B, K, G, T)."""
     values, parts = value.permute(2, 0, 1, 3)[:, :, :, None], []  # (T, B, K, 1, e)
     over_time = weights.permute(3, 0, 1, 2)[..., None]  # (T, B, K, G, 1)
-    for rows in _pieces(weights[..., :1].expand(*weights.shape[:3], value.shape[3]), value.shape[2]):
+    for rows in _pieces(len(weights), weights[0].numel() * value.shape[3]):
         parts.append((values[:, rows] * over_time[:, rows]).sum(dim=0))
     return torch.cat(parts)
 
 
-def _pieces(like: Tensor, times: int) -> list[slice]:
-    rows = max(1, AT_ONCE // max(1, times * like[0].numel()))
-    return [slice(start, start + rows) for start in range(0, len(like), rows)]
+def _pieces(rows: int, each: int) -> list[slice]:
+    """Rows of `each` products, as many as are made at once."""
+    at_once = max(1, AT_ONCE // each)
+    return [slice(start, start + at_once) for start in range(0, rows, at_once)]
 
 
 ATTENTION = "lerpbench_decoding"

@@ -6,11 +6,12 @@ from torch import Tensor
 
 from bench.engines.attention import AT_ONCE, FEW, Beginnings, decoding_attention
 
-OWNERS = [
+OWNERS = [  # equal groups in order, and in another; ragged; two prompts that nobody continues
     [0, 0, 1, 1, 2, 2],
+    [2, 2, 0, 0, 1, 1],
     [2, 0, 2, 1, 0, 2],
     [1],
-]  # equal groups in order; ragged; two prompts that nobody continues
+]
 P, T, OWN, D, E = 3, 5, 4, 8, 6
 
 
