@@ -158,14 +158,18 @@ def _method(entry: Any, i: int, path: Path, methods: Registry[Any]) -> MethodSpe
 
 
 def _is_text(kind: Any) -> bool:
-    """Whether a field takes words: a string, one of some, or one of these and None."""
-    return kind is str or get_origin(kind) is Literal or any(map(_is_text, get_args(kind)))
+    return kind is str or get_origin(kind) is Literal
+
+
+def _takes_text(kind: Any) -> bool:
+    """Whether words are among what a field takes, beside None or numbers."""
+    return _is_text(kind) or any(map(_takes_text, get_args(kind)))
 
 
 def _parameter(cls: type[BaseModel], key: str, value: Any, where: str) -> Any:
     field = cls.model_fields.get(key)
-    words = field is not None and _is_text(field.annotation)
-    if isinstance(value, (bool, str)) and not words:
+    kind = None if field is None else field.annotation
+    if (isinstance(value, bool) and not _is_text(kind)) or (isinstance(value, str) and not _takes_text(kind)):
         raise UserError(f"{where}.{key}: expected a number or a list of numbers, got {value!r}{_exponent_hint(value)}")
     try:
         return held(cls, key, value)

@@ -61,6 +61,7 @@ def test_paths_are_relative_to_the_suite(tmp_path: Path) -> None:
             r"methods\[0\]\.space: input should be 'weights', 'logits' or 'probs', got 'logit'",
         ),
         ("methods: [{dexperts: {alpha: 1, draft: g1}}]\n", r"methods\[0\]\.draft: input should be 'g2', got 'g1'"),
+        ("methods: [{dexperts: {alpha: 1, draft: g2, k: true}}]\n", r"methods\[0\]\.k: expected a number .*, got True"),
         ("methods: [{dexperts: {alpha: 1, draft: g2, k: many}}]\n", r"methods\[0\]\.k: .*, got 'many'"),
         ("methods: [{mixture: {expert: high}}]\n", r"methods\[0\]\.expert: expected a number or a list of numbers"),
         ("methods: [{mixture: {expert: .inf}}]\n", r"methods\[0\]\.expert: input should be a finite number, got inf"),
