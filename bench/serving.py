@@ -68,6 +68,13 @@ class Drafting(Protocol):
     accepted: int
     judged: int
 
+    def overlap(self, texts: Sequence[str], sampling: Sampling) -> float:
+        """sum_x min(p(x), q(x)), mean over texts, p and q what the ensemble and the draft draw the next token from.
+
+        The probability that a drafted token is accepted (Leviathan et al. 2023, arXiv 2211.17192, corollary 3.6).
+        """
+        ...
+
 
 class Engine(Protocol):
     """One live engine for all points of a suite."""

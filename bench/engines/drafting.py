@@ -1,7 +1,7 @@
 """Pure: what a draft gives in time, by how often its tokens are accepted, and so how many to draft."""
 
 MOST = 16  # tokens drafted at once
-EACH = 0.2  # what a further token in a member's pass costs, in passes: on a CPU (docs/SPEED.md); less on a GPU
+EACH = 0.2  # passes that a further token in a member's pass is taken to cost: cautious on a CPU, and more so on a GPU
 
 
 def times_as_quick(acceptance: float, k: int, members: int, each: float = 0.0) -> float:

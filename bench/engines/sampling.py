@@ -95,12 +95,11 @@ def first_draw(
     limit = top_p * running[:, -1]
     if not torch.isfinite(limit).all():
         raise NotFiniteError("its logits are not finite")
-    tokens = inverse_cdf(weights, running, noise)
+    tokens = inverse_cdf(weights, noise, running)
     chosen = weights.gather(1, tokens[:, None])
     rows = tokens[:0]
     if top_p < 1:
-        above = heavier(weights, chosen, None if work is None else work[: len(weights)]).mul_(weights).sum(dim=-1)
-        rows = (above.double() >= limit).nonzero()[:, 0]
+        rows = (above(weights, chosen, work).sum(dim=-1).double() >= limit).nonzero()[:, 0]
     return tokens, Rejected(rows, weights[rows], chosen[rows], limit[rows])
 
 
@@ -112,12 +111,11 @@ def redraw(tokens: Tensor, rejected: Sequence[Rejected], keys: Tensor, step: int
     rows, weights, edge, limit = (torch.cat(parts) for parts in zip(*rejected, strict=True))
     attempt = 1
     while rows.numel():
-        weights = heavier(weights, edge).mul_(weights)
-        drawn = inverse_cdf(weights, running_sums(weights), uniforms(keys[rows], step, attempt))
+        weights = above(weights, edge)
+        drawn = inverse_cdf(weights, uniforms(keys[rows], step, attempt))
         tokens[rows] = drawn  # the last one stands
         edge = weights.gather(1, drawn[:, None])
-        above = heavier(weights, edge).mul_(weights).sum(dim=-1)
-        again = above.double() >= limit
+        again = above(weights, edge).sum(dim=-1).double() >= limit
         rows, weights, edge, limit = rows[again], weights[again], edge[again], limit[again]
         attempt += 1
 
@@ -139,11 +137,12 @@ def running_sums(weights: Tensor) -> Tensor:
     return blocks.double().cumsum(dim=-1)
 
 
-def inverse_cdf(weights: Tensor, running: Tensor, u: Tensor) -> Tensor:
+def inverse_cdf(weights: Tensor, u: Tensor, running: Tensor | None = None) -> Tensor:
     """The first token up to which the weights (B, V) exceed u (B,) times their total.  Returns (B,) int64.
 
-    running: `running_sums` of the weights.
+    running: `running_sums` of the weights, where they are known.
     """
+    running = running_sums(weights) if running is None else running
     target = _below(u * running[:, -1], running[:, -1])[:, None]
     block = torch.searchsorted(running, target, right=True)  # (B, 1)
     before = running.gather(1, (block - 1).clamp(min=0)).masked_fill_(block == 0, 0.0)
@@ -159,9 +158,13 @@ def _below(x: Tensor, limit: Tensor) -> Tensor:
     return torch.minimum(x, limit.nextafter(torch.zeros_like(limit)))
 
 
-def heavier(weights: Tensor, edge: Tensor, work: Tensor | None = None) -> Tensor:
-    """1 where weights (B, V) exceed edge (B, 1), else 0, in floats: products with booleans take ten times as long."""
-    return torch.gt(weights, edge, out=torch.empty_like(weights) if work is None else work)
+def above(weights: Tensor, edge: Tensor, work: Tensor | None = None) -> Tensor:
+    """The weights (B, V) that exceed edge (B, 1), 0 for the others; written to the first rows of `work`.
+
+    By a mask of floats: products with booleans take ten times as long.
+    """
+    mask = torch.empty_like(weights) if work is None else work[: len(weights)]
+    return torch.gt(weights, edge, out=mask).mul_(weights)
 
 
 def nucleus_mask(logits: Tensor, top_p: float) -> Tensor:

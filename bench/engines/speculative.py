@@ -23,7 +23,6 @@ from bench.engines.sampling import (
     inverse_cdf,
     most_likely,
     nucleus,
-    running_sums,
     sample_nucleus,
     uniforms,
 )
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from bench.engines.transformers import TransformersEngine
 
 ROWS = 64  # decoded at once: more gain nothing from longer passes, and each holds k distributions
-BEGINNINGS = (
+BEGINNINGS = (  # behind which `auto` looks, so that it does not hang on what is completed
     "The",
     "It is a",
     "In the end the",
@@ -68,7 +67,7 @@ class SpeculativeModel(TransformersModel):
         self, prompts: list[list[int]], keys: Tensor, sampling: Sampling, end: int | None = None
     ) -> list[tuple[list[int], bool]]:
         if self.k is None:
-            self.k = best_k(self.overlap(sampling), len(self.members))
+            self.k = best_k(self.overlap(BEGINNINGS, sampling), len(self.members))
         per_pass = max(1, ROWS // sampling.samples)
         rows: list[tuple[list[int], bool]] = []
         for start in range(0, len(prompts), per_pass):
@@ -80,9 +79,9 @@ class SpeculativeModel(TransformersModel):
             self.judged += drawing.judged
         return rows
 
-    def overlap(self, sampling: Sampling) -> float:
-        """sum_x min(p(x), q(x)) behind some common beginnings: the same for the same mixture, whatever it completes."""
-        prompts = [self.token_ids(text) for text in BEGINNINGS]
+    @torch.inference_mode()
+    def overlap(self, texts: Sequence[str], sampling: Sampling) -> float:
+        prompts = [self.token_ids(text) for text in texts]
         streams = [Stream(member, max(map(len, prompts))) for member in (*self.members, self.draft)]
         hidden = [stream.prefill(prompts, self.end, self.engine.device) for stream in streams]
         logits = alike([self._mixed(self._logits(hidden[:-1])), self.draft.head(hidden[-1]).float()])
@@ -257,4 +256,4 @@ def judge(
     place = torch.arange(n_rows, device=keys.device), n.clamp(max=k - 1)
     left = (ensemble[place] - draft[place]).clamp_(min=0.0)
     left = torch.where(left.sum(dim=1, keepdim=True) > 0, left, ensemble[place])  # equal but for rounding
-    return n, inverse_cdf(left, running_sums(left), uniforms(from_step(keys, first + n), 0, REPLACING))
+    return n, inverse_cdf(left, uniforms(from_step(keys, first + n), 0, REPLACING))

@@ -123,30 +123,34 @@ class TransformersEngine:
 
     # ------------------------------------------------------------------------------------------ members
 
-    def states(self, member: "Member", rows: Sequence[Sequence[int]], first: int) -> Tensor:
+    def states(self, member: Member, rows: Sequence[Sequence[int]], first: int) -> Tensor:
         """What a member draws every token of the rows from, one row behind another: (sum of lengths, h).
 
         `first` stands before a row.  On a CPU the states of models that no mixture changes are kept, up to a bound.
         """
-        kept = self.device == "cpu" and self._hook is None and member.model in self._members.values()
+        if self.device != "cpu" or self._hook is not None or member.model not in self._members.values():
+            return self._run(member, rows, first)
         key = (id(member.model), tuple(member.prefix), tuple(map(tuple, rows)))
-        if kept and key in self._states:
+        if key in self._states:
             return self._states[key]
+        found = self._run(member, rows, first)
+        if found.nbytes + sum(other.nbytes for other in self._states.values()) <= KEPT_BYTES:
+            self._states[key] = found
+        return found
+
+    def _run(self, member: Member, rows: Sequence[Sequence[int]], first: int) -> Tensor:
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         real = torch.arange(int(lengths.max()), device=self.device) < lengths[:, None]  # (B, T)
         padded = right_padded([[first, *member.prefix, *row][:-1] for row in rows], first, self.device)
         states: Tensor = member.model.base_model(input_ids=padded, use_cache=False).last_hidden_state
-        found = states[:, len(member.prefix) :][:, : real.shape[1]][real]
-        if kept and found.nbytes + sum(other.nbytes for other in self._states.values()) <= KEPT_BYTES:
-            self._states[key] = found
-        return found
+        return states[:, len(member.prefix) :][:, : real.shape[1]][real]
 
-    def _part(self, recipe: Recipe, name: str, source: str) -> "Member":
+    def _part(self, recipe: Recipe, name: str, source: str) -> Member:
         prefix = recipe.prefixes[name].text if name in recipe.prefixes else ""
         model = self._member(source)
         return Member(recipe.coefficients[name], model, *self._known[model], self.token_ids(prefix))
 
-    def _alone(self, model: Any) -> "Member":
+    def _alone(self, model: Any) -> Member:
         return Member(1.0, model, *self._known[model])
 
     def _steered(self, recipe: Recipe) -> Any:

@@ -73,9 +73,9 @@ def records(ledger: Ledger, shape: Shape, rates: Rates) -> list[OverheadRecord]:
         for subject in ledger.subjects:
             found += _timed_records(ledger, subject, cell) + _spent_records(ledger, subject, cell)
             found.append(_roofline_record(ledger, subject, cell, shape, rates))
+            if subject.name in ledger.drafts:
+                found += _draft_records(ledger, subject, cell)
         found += _amortisation_records(ledger, cell)
-        for name in ledger.drafts:
-            found += _draft_records(ledger, next(s for s in ledger.subjects if s.name == name), cell)
     return found + _switch_records(ledger)
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bench.overhead.drafting import Acceptance, overlap
+from bench.overhead.drafting import Acceptance
 from bench.overhead.energy import NO_METER, Meter, find_meter, gpus_in_use
 from bench.overhead.estimate import Round, Timing, is_narrow, time_per_output_token
 from bench.overhead.ledger import Cell, Fresh, Ledger, records
@@ -34,6 +34,7 @@ from bench.suite.checkpoints import Checkpoint
 Clock = Callable[[], float]
 
 LEAST_ROUNDS = 3  # done even where the budget is spent
+PREDICTED_AT = 64  # prompts at most, behind which a draft and its ensemble are compared
 MOST_TIMES = 5  # at most this many times the asked rounds
 START_UP_SHARE = 0.4  # of the rounds' budget, which fresh engines may take before it
 WARM_UP = 4  # tokens a row: the first steps on other memory (members after mixed weights) are up to 5 % slower
@@ -166,8 +167,7 @@ class Stopwatch:
         try:
             for subject in self.others:
                 if subject.recipe.draft is not None:
-                    predicted = overlap(engine, subject.recipe, self.prompts, self.sampling)
-                    self.ledger.drafts[subject.name] = Acceptance(predicted)
+                    self.ledger.drafts[subject.name] = Acceptance(self._predicted(engine.serve(subject.recipe)))
             for cell in self.cells:
                 self._round(engine, cell)
             waiting = deque(self.cells)
@@ -184,6 +184,11 @@ class Stopwatch:
                         advance(1)
         finally:
             engine.close()
+
+    def _predicted(self, model: ServedModel) -> float:
+        """Which share of drafts is accepted, by the first token behind some prompts."""
+        assert isinstance(model, Drafting)
+        return model.overlap([prompt.text for prompt in self.prompts[:PREDICTED_AT]], self.sampling)
 
     def _enough(self, rounds: Sequence[Round], cell: Cell, late: bool) -> bool:
         """Whether every ratio is narrow, or as narrow as the budget allows."""
