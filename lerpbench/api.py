@@ -6,7 +6,6 @@ A user's mistake raises `UserError`.
 """
 
 import json
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from bench.schema import Estimate, Metric, OverheadSpec, Prompt, Recipe, Share, 
 from bench.serving import ServedModel
 from bench.stats import ratio_statistic
 from bench.suite.load import load_suite
+from bench.suite.loading import quieten
 from evaluators.base import (
     CheckpointEvaluator,
     ContrastEvaluator,
@@ -162,6 +162,7 @@ def run(
     """
     from bench import engines
     from bench.experts.plan import record
+    from bench.run import judging
     from bench.run.stages import Run
     from bench.run.tracking import find, tracked
 
@@ -179,7 +180,8 @@ def run(
             if workers is None and ray is None:
                 quick = live and engines.quick_to_open(work.engine)
                 early = partial(_first_pages, db, site, task) if site and quick else None
-                one_run.execute(_opener(work, device), Judges(device), stages, early)
+                at_once = judging.helps(work, device)
+                one_run.execute(_opener(work, device), Judges(device), stages, early, at_once)
             else:
                 from bench.cluster import nodes, points
 
@@ -374,17 +376,6 @@ def _environment(store: "Store") -> int:
 
     facts = machine()
     return store.environment(facts, environment.digest(facts))
-
-
-def quieten() -> None:
-    """Keep the libraries' own notes and bars off the terminal."""
-    import datasets
-    from transformers.utils import logging
-
-    warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
 
 
 def require_folder(folder: Path, option: str = "site") -> None:

@@ -11,7 +11,7 @@ from bench import engines
 from bench.cluster.simulate import seconds_on
 from bench.engines.vllm import free_and_total_bytes
 from bench.experts.plan import PlannedExpert, training_s
-from bench.run import forecast
+from bench.run import forecast, judging, stages
 from bench.run.memory import Memory, needed, trained_bytes
 from bench.run.prepare import Status, Work, status
 from bench.schema import Point, Suite, UserError, canonical_json
@@ -98,7 +98,7 @@ def _prepared(work: Work, name: str, store: Reader | None, free: int, workers: i
         room_bytes=forecast.bytes_to_do(to_do, work.suite.sampling),
         free_bytes=free,
         stored=found,
-        seconds=None if rates is None else seconds_on(workers, work, left, rates),
+        seconds=None if rates is None else _seconds(workers, work, left, rates),
         workers=workers,
         model_tokens_per_s=None if rates is None else rates.model_tokens_per_s,
         memory=needed(work, engines.device()),
@@ -106,4 +106,15 @@ def _prepared(work: Work, name: str, store: Reader | None, free: int, workers: i
         unmade=work.unmade,
         training_s=training_s(work.experts, workers),
         training_bytes=max(map(trained_bytes, work.unmade), default=0),
+    )
+
+
+def _seconds(workers: int, work: Work, left: Sequence[int], rates: forecast.Rates) -> float:
+    """Of one worker judging beside generating, where a run does so, the longer of both."""
+    if workers > 1 or len(left) < stages.ENOUGH or not judging.helps(work, engines.device()):
+        return seconds_on(workers, work, left, rates)
+    recipes = [work.points[i].recipe for i in left]
+    return max(
+        forecast.seconds_to_serve(recipes, work.completions_per_point, rates),
+        forecast.seconds_to_judge(len(left), work.completions_per_point, rates),
     )

@@ -87,7 +87,7 @@ def check(
     from bench.progress import on_terminal
     from bench.publishing import board as boards
     from bench.schema import UserError
-    from lerpbench.api import quieten
+    from bench.suite.loading import quieten
 
     quieten()
     try:

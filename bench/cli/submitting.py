@@ -39,7 +39,7 @@ def verify(
     from bench import engines
     from bench.progress import on_terminal
     from bench.submissions.verify import verify as verified
-    from lerpbench.api import quieten
+    from bench.suite.loading import quieten
 
     quieten()
     report = verified(bundle, sample, seed, engines.device(), on_terminal, extract)

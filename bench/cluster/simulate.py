@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.cluster.agenda import Agenda, Held, Role, cut, kind_of
-from bench.run.forecast import Rates, seconds_to_do
+from bench.run.forecast import Rates, seconds_to_judge, seconds_to_serve
 from bench.run.prepare import Work
 from bench.run.units import Judge, Piece, Serve, Unit
 
@@ -74,7 +74,7 @@ def seconds_on(workers: int, work: Work, positions: Sequence[int], rates: Rates)
     """To serve and judge these points' mixtures at earlier runs' rates; start-up and stragglers' luck left out."""
     units = cut(work, [Serve(position, Piece()) for position in positions], workers)
     n_pieces = Counter(unit.position for unit in units)
-    judging_s = work.completions_per_point * rates.judging_s_per_completion
-    whole = {i: seconds_to_do([work.points[i].recipe], work.completions_per_point, rates) for i in positions}
-    serving = {unit: (whole[unit.position] - judging_s) / n_pieces[unit.position] for unit in units}
-    return simulate(serving, {i: [(Judge(i, 0), judging_s)] for i in positions}, workers).duration_s
+    n, recipes = work.completions_per_point, {i: [work.points[i].recipe] for i in positions}
+    serving = {unit: seconds_to_serve(recipes[unit.position], n, rates) / n_pieces[unit.position] for unit in units}
+    judging = {i: [(Judge(i, 0), seconds_to_judge(1, n, rates))] for i in positions}
+    return simulate(serving, judging, workers).duration_s

@@ -6,7 +6,7 @@ Activation space: a hook on one layer.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -34,7 +34,7 @@ from bench.engines.steering import steer, steering_vector
 from bench.engines.stream import Member, Stream, require_decodable, right_padded
 from bench.progress import Advance, silent
 from bench.schema import STEERING, Completion, Prompt, Recipe, Sampling
-from bench.suite.architecture import architecture
+from bench.suite.architecture import Architecture, architecture
 from bench.suite.checkpoints import Checkpoint
 from bench.suite.heads import Head, head_of
 from bench.suite.loading import end_of_text, load_model, load_tokenizer
@@ -105,8 +105,12 @@ class TransformersEngine:
         return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def context_length(self) -> int:
-        known = [architecture(checkpoint).context for checkpoint in self.checkpoints.values()]
-        return min((context for context in known if context is not None), default=2**20)
+        known = [found.context for found in self._architectures if found.context is not None]
+        return min(known, default=2**20)
+
+    @cached_property
+    def _architectures(self) -> list[Architecture]:
+        return [architecture(checkpoint) for checkpoint in self.checkpoints.values()]
 
     def scratch(self, rows: int, vocabulary: int) -> Tensor:
         """(>= rows, V) float32 that the sampler may overwrite; kept from step to step."""

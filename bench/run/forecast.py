@@ -39,12 +39,15 @@ def measured_rates(store: Reader, suite: str, engine: str, asked: Sequence[tuple
     return Rates(passed / seconds, tokens / completions, judging, probing)
 
 
-def seconds_to_do(recipes: Sequence[Recipe], completions_per_mixture: int, rates: Rates) -> float:
-    """Generating, judging and probing these mixtures."""
+def seconds_to_serve(recipes: Sequence[Recipe], completions_per_mixture: int, rates: Rates) -> float:
+    """Generating and probing."""
     tokens = completions_per_mixture * rates.tokens_per_completion
     generating = tokens * sum(recipe.models_per_token for recipe in recipes) / rates.model_tokens_per_s
-    judging = completions_per_mixture * len(recipes) * rates.judging_s_per_completion
-    return generating + judging + len(recipes) * rates.probing_s_per_mixture
+    return generating + len(recipes) * rates.probing_s_per_mixture
+
+
+def seconds_to_judge(mixtures: int, completions_per_mixture: int, rates: Rates) -> float:
+    return completions_per_mixture * mixtures * rates.judging_s_per_completion
 
 
 def bytes_to_do(n_completions: int, sampling: Sampling) -> float:

@@ -9,9 +9,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
+from pickle import PicklingError
 from typing import Literal
 
-from bench.progress import Task
+from bench.progress import Advance, Task, line
+from bench.run.judging import Colleague
 from bench.run.prepare import NamedEvaluator, Work
 from bench.run.tracking import Told, untold
 from bench.run.units import Broken, Completed, Event, Failed, Inspect, Judge, Piece, Serve, Survived, Unit, Verdict
@@ -25,6 +28,7 @@ from evaluators.judges import Judges
 Stage = Literal["generate", "probe", "evaluate"]
 ALL_STAGES: tuple[Stage, ...] = ("generate", "probe", "evaluate")
 AHEAD = 6  # mixtures that are served and judged before all others, where somebody waits for first results
+ENOUGH = 2 * AHEAD  # mixtures for which first results, and a second process, are worth what they cost
 
 
 @dataclass(eq=False)
@@ -50,26 +54,34 @@ class Run:
         judges: Judges,
         stages: Collection[Stage] = ALL_STAGES,
         first_results: Callable[[], None] | None = None,
+        at_once: bool = False,
     ) -> None:
-        """Do what the stages ask for and the store lacks, in this process.
+        """Do what the stages ask for and the store lacks, on this machine.
 
         With `first_results`, some mixtures of the whole range are served and judged before the others, and it is called
-        when that is stored; not where there are too few for that to come much before the end.
+        when that is stored; not where there are too few for that to come much before the end.  With `at_once`, a second
+        process judges while this one serves, where there is enough for that to be worth its start.
         """
         with self.recorded(), closing(Worker(self.work, engine_factory, judges)) as worker, self._alone(judges.device):
-            serving = self.serving(stages)
-            if first_results is not None and len(serving) >= 2 * AHEAD:
-                ahead = spread(serving, AHEAD)
-                first = {unit.position for unit in ahead}
-                self._do(f"First points with {self.work.engine}", ahead, worker)
-                judging = [unit for unit in self.judging(stages) if unit.position in first]
-                self._do("Judging the first points", judging, worker)
-                first_results()
-                serving = [unit for unit in serving if unit.position not in first]
+            serving, judged = self.serving(stages), frozenset[Judge]()
+            if len(serving) >= ENOUGH:
+                ahead = spread(serving, AHEAD) if first_results is not None else []
+                serving = [*ahead, *(unit for unit in serving if unit not in ahead)]
+                colleague = self._colleague(stages) if at_once else None
+                if colleague is not None:
+                    judged = self._side_by_side(serving, worker, colleague, stages, first_results)
+                    serving = []
+                elif first_results is not None:
+                    self._do(f"First points with {self.work.engine}", ahead, worker)
+                    first = {unit.position for unit in ahead}
+                    judging = [unit for unit in self.judging(stages) if unit.position in first]
+                    self._do("Judging the first points", judging, worker)
+                    first_results()
+                    serving = serving[AHEAD:]
             self._do(f"Generating with {self.work.engine}", serving, worker)
             for place, item in enumerate(self.work.evaluators):
-                judging = [unit for unit in self.judging(stages) if unit.evaluator == place]
-                self._do(f"Judging {item.name}", judging, worker)
+                left = [unit for unit in self.judging(stages) if unit.evaluator == place and unit not in judged]
+                self._do(f"Judging {item.name}", left, worker)
             for inspection in self.inspecting(stages):
                 name = self.work.evaluators[inspection.evaluator].name
                 self._do(f"Comparing checkpoints: {name}", [inspection], worker)
@@ -80,11 +92,77 @@ class Run:
         worker.expect(units)
         with self.task(title, sum(map(self.size, units))) as advance:
             for unit in units:
-                started = time.perf_counter()
-                samples = self.samples_of(unit) if isinstance(unit, Judge) else None
-                for event in worker.do(unit, samples, advance):
-                    self.keep(unit, event)
-                self._spent.append((isinstance(unit, Serve), time.perf_counter() - started))
+                self._do_one(unit, worker, advance)
+
+    def _do_one(self, unit: Unit, worker: Worker, advance: Advance) -> None:
+        started = time.perf_counter()
+        samples = self.samples_of(unit) if isinstance(unit, Judge) else None
+        for event in worker.do(unit, samples, advance):
+            self.keep(unit, event)
+        self._spent.append((isinstance(unit, Serve), time.perf_counter() - started))
+
+    # ------------------------------------------------------------------------------------------ a second process
+
+    def _colleague(self, stages: Collection[Stage]) -> Colleague | None:
+        """A second process, where there will be something to judge and its evaluators can be sent."""
+        if not {"generate", "evaluate"} <= set(stages) or not self.work.looking_at("completions"):
+            return None
+        with suppress(AttributeError, TypeError, PicklingError):
+            return Colleague(self.work)
+        return None
+
+    def _side_by_side(
+        self,
+        serving: Sequence[Serve],
+        worker: Worker,
+        colleague: Colleague,
+        stages: Collection[Stage],
+        first_results: Callable[[], None] | None,
+    ) -> frozenset[Judge]:
+        """Serve here and have each point judged there as soon as it is stored.  Returns what was judged."""
+        worker.expect(serving)
+        ahead = serving[:AHEAD]
+        waiting = self.judging(stages)
+        n_to_come = len(self.work.looking_at("completions")) * sum(unit.piece is not None for unit in serving)
+        n_judging = (len(waiting) + n_to_come) * self.work.completions_per_point
+        title = f"Generating with {self.work.engine}, judging beside"
+        with self._present(colleague), self.task(title, sum(map(self.size, serving)) + n_judging) as advance:
+            self._hand_over(waiting, colleague)
+            for unit in serving:
+                with colleague.room():
+                    self._do_one(unit, worker, advance)
+                if unit.piece is not None:
+                    self._hand_over(self.judging(stages, unit.position), colleague)
+                self._take(colleague, advance)
+                if first_results is not None and unit not in ahead and not colleague.awaits(ahead):
+                    first_results()
+                    first_results = None
+            worker.close()
+            colleague.take_over()
+            while colleague.todo:
+                self._take(colleague, advance, wait=True)
+        return frozenset(colleague.done)
+
+    @contextmanager
+    def _present(self, colleague: Colleague) -> Iterator[None]:
+        """The second process is ended whatever happens, and what it did stands on record."""
+        with closing(colleague):
+            try:
+                yield
+            finally:
+                self.shares = [colleague.share("node 1", "cpu")]
+
+    def _hand_over(self, units: Sequence[Judge], colleague: Colleague) -> None:
+        for _, of_one in groupby(units, key=lambda unit: unit.position):
+            chosen = list(of_one)
+            colleague.give(chosen, self.samples_of(chosen[0]))
+
+    def _take(self, colleague: Colleague, advance: Advance, wait: bool = False) -> None:
+        for judged in colleague.judged(wait):
+            for event in judged.events:
+                self.keep(judged.unit, event)
+            advance(self.size(judged.unit))
+        line(advance, "judging", colleague.state)
 
     @contextmanager
     def _alone(self, device: str) -> Iterator[None]:
@@ -98,7 +176,7 @@ class Run:
                 name="this process", node="node 1", device=device, n_generated=len(serving), n_judged=len(others),
                 generating_s=sum(serving), judging_s=sum(others), present_s=time.perf_counter() - started,
             )  # fmt: skip
-            self.shares = [share] if self._spent else []
+            self.shares = [*([share] if self._spent else []), *self.shares]
 
     def size(self, unit: Unit) -> int:
         """What a unit advances: completions, or 1."""

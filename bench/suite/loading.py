@@ -1,5 +1,6 @@
 """Models and tokenizers from a checkpoint's files; what does not fit them is one line."""
 
+import warnings
 from typing import Any
 
 from bench.schema import UserError
@@ -45,3 +46,14 @@ def _from_pretrained(kind: Any, checkpoint: Checkpoint, **options: Any) -> Any:
     except Exception as error:  # transformers raises many kinds for files that do not fit
         told = " ".join(str(error).split())[:200]
         raise UserError(f"checkpoint {checkpoint.source}: cannot be loaded ({type(error).__name__}): {told}") from error
+
+
+def quieten() -> None:
+    """Keep the libraries' own notes and bars off the terminal."""
+    import datasets
+    from transformers.utils import logging
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()

@@ -68,10 +68,11 @@ def test_nothing_run_is_unknown_not_zero(store: Store) -> None:
 
 
 def test_time_by_hand() -> None:
-    """20 tokens x (1 + 3 models) / 4 a second = 20 s; 2 x 10 completions x 0.3 s = 6 s; 2 x 5 s = 10 s."""
+    """20 tokens x (1 + 3 models) / 4 a second = 20 s and 2 x 5 s; 2 x 10 completions x 0.3 s = 6 s."""
     rates = Rates(4, 2, 0.3, 5)
-    assert forecast.seconds_to_do([ONE, THREE], 10, rates) == pytest.approx(36)
-    assert forecast.seconds_to_do([], 10, rates) == 0
+    assert forecast.seconds_to_serve([ONE, THREE], 10, rates) == pytest.approx(30)
+    assert forecast.seconds_to_judge(2, 10, rates) == pytest.approx(6)
+    assert forecast.seconds_to_serve([], 10, rates) == 0
 
 
 def test_room_by_hand() -> None:

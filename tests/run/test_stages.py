@@ -138,6 +138,7 @@ def test_first_results_are_some_points_with_every_verdict_and_the_end_is_the_sam
 ) -> None:
     """Two of six mixtures ahead, the first and the last: base, and g1(0.5), each with all metrics."""
     monkeypatch.setattr(stages, "AHEAD", 2)
+    monkeypatch.setattr(stages, "ENOUGH", 4)
     path = tmp_path / "r.db"
     store = Store.open(path)
     early: list[list[tuple[Any, ...]]] = []
@@ -164,6 +165,7 @@ def test_pages_are_written_before_the_end_and_a_damaged_one_stops_nothing(
     tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages, "AHEAD", 2)
+    monkeypatch.setattr(stages, "ENOUGH", 4)
     pages: list[str] = []
 
     def rendered(databases: Sequence[Path], site: Path, *rest: Any) -> None:

@@ -1,0 +1,210 @@
+"""Judges in a process beside this one: texts are judged while the next mixture is served.
+
+On a CPU small operations gain little from a second thread, and two processes of half the threads each do more
+(docs/SPEED.md).  What comes of a unit depends neither on the process that does it nor on its threads.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+from bench import engines
+from bench.environment import memory_bytes
+from bench.run.memory import needed
+from bench.run.prepare import Work
+from bench.run.units import Event, Judge, Serve
+from bench.run.worker import Worker
+from bench.schema import Share, UserError
+from bench.suite.loading import quieten
+from evaluators.base import Samples
+from evaluators.judges import Judges
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of a unit, and the seconds it took."""
+
+    unit: Judge
+    events: Sequence[Event]
+    duration_s: float
+
+
+def helps(work: Work, device: str) -> bool:
+    """Whether a second process can judge: on a CPU with two threads or more, whose memory the engine fills by half at
+    most."""
+    import torch
+
+    shared = device == "cpu" and engines.quick_to_open(work.engine) and torch.get_num_threads() > 1
+    return shared and os.name == "posix" and needed(work, device).total <= memory_bytes() / 2
+
+
+class Colleague:
+    """The second process, as this one knows it.  Where it is lost, what it was given is not judged, and no more."""
+
+    def __init__(self, work: Work) -> None:
+        """Raises pickle.PicklingError, AttributeError or TypeError for an evaluator that no other process can have."""
+        import torch
+
+        told = pickle.dumps(work)
+        self.threads: int = torch.get_num_threads()
+        self.todo: set[Judge] = set()
+        self.done: set[Judge] = set()
+        self.is_lost = False
+        self.spent_s = 0.0
+        self.since = time.perf_counter()
+        ours, theirs = Pipe()
+        paths = os.pathsep.join(path or "." for path in sys.path)
+        command = f"from bench.run.judging import judge; judge({theirs.fileno()})"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", command], pass_fds=[theirs.fileno()],
+            env={"GOMP_SPINCOUNT": "10000", **os.environ, "PYTHONPATH": paths},
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            start_new_session=True,  # an interrupt is for this process, which then ends that one
+        )  # fmt: skip
+        theirs.close()
+        self._line = ours
+        self._answers: SimpleQueue[Any] = SimpleQueue()
+        Thread(target=_received, args=(ours, self._answers.put), daemon=True).start()
+        self._tell(told)
+        self._threads(max(1, self.threads // 2))
+
+    def give(self, units: Sequence[Judge], samples: Samples) -> None:
+        """Judge these units of one point, whose completions are the `samples`."""
+        if not self.is_lost:
+            self.todo |= set(units)
+            self._tell(pickle.dumps((units, samples)))
+
+    def judged(self, wait: bool = False) -> Iterator[Judged]:
+        """What was judged since; at least one unit with `wait`, if there is any.  Raises what judging raised."""
+        while not self.is_lost and (not self._answers.empty() or (wait and self.todo)):
+            answer, wait = self._answers.get(), False
+            if isinstance(answer, BaseException):
+                raise answer
+            if answer is None:
+                self.is_lost = True
+                self.todo.clear()
+                return
+            self.todo.discard(answer.unit)
+            self.done.add(answer.unit)
+            self.spent_s += answer.duration_s
+            yield answer
+
+    def awaits(self, served: Sequence[Serve]) -> bool:
+        """Whether something of these points is still to be judged."""
+        return bool({unit.position for unit in self.todo} & {unit.position for unit in served})
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """This process' threads while it serves: half of all where there is something to judge, else all."""
+        import torch
+
+        torch.set_num_threads(max(1, self.threads // 2) if self.todo else self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self.threads)
+
+    def take_over(self) -> None:
+        """All threads are for judging from the next unit on."""
+        self._threads(self.threads)
+
+    @property
+    def state(self) -> str:
+        """In words."""
+        if self.is_lost:
+            return f"its process was lost after {len(self.done)} verdicts; the others come after the generating, here"
+        return f"{len(self.done)} verdicts, {len(self.todo)} wait"
+
+    def share(self, node: str, device: str) -> Share:
+        present_s = time.perf_counter() - self.since
+        return Share(
+            name="judging beside it", node=node, device=device, n_generated=0, n_judged=len(self.done),
+            generating_s=0.0, judging_s=self.spent_s, present_s=present_s,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        self._line.close()
+        self.process.kill()
+        self.process.wait()
+
+    def _threads(self, n: int) -> None:
+        self._tell(pickle.dumps(n))
+
+    def _tell(self, message: bytes) -> None:
+        with suppress(OSError):  # lost: `judged` says so
+            self._line.send_bytes(message)
+
+
+def _received(line: Connection, put: Callable[[Any], None]) -> None:
+    """Hand on all that comes; None at the end."""
+    with suppress(EOFError, OSError):
+        while True:
+            put(line.recv())
+    put(None)
+
+
+# ------------------------------------------------------------------------------------------ in the second process
+
+
+def judge(descriptor: int) -> None:
+    """Do what comes through a connection until it is closed."""
+    line = Connection(descriptor)
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as badness:
+        badness.write("500")  # where memory runs out, better this process than the one that stores
+    todo: SimpleQueue[tuple[Sequence[Judge], Samples]] = SimpleQueue()
+    threads = [1]
+    with suppress(EOFError, OSError):  # nobody is there any more
+        work: Work = line.recv()
+        Thread(target=_obey, args=(line, todo, threads), daemon=True).start()
+        try:
+            _judge_all(work, todo, threads, line.send)
+        except Exception as error:
+            line.send(_portable(error))
+
+
+def _obey(line: Connection, todo: Any, threads: list[int]) -> None:
+    def put(message: Any) -> None:
+        if message is None:
+            os._exit(0)  # nobody waits for what is being judged
+        elif isinstance(message, int):
+            threads[0] = message
+        else:
+            todo.put(message)
+
+    _received(line, put)
+
+
+def _judge_all(work: Work, todo: Any, threads: list[int], send: Callable[[Judged], None]) -> None:
+    import torch
+
+    quieten()
+    worker = Worker(work, _no_engine, Judges("cpu"))
+    while True:
+        units, samples = todo.get()
+        for unit in units:
+            torch.set_num_threads(threads[0])
+            started = time.perf_counter()
+            events = list(worker.do(unit, samples))
+            send(Judged(unit, events, time.perf_counter() - started))
+
+
+def _no_engine() -> Any:
+    raise RuntimeError("judges have no engine")
+
+
+def _portable(error: BaseException) -> BaseException:
+    """An exception that can be sent: a UserError is one line, others bring their traceback."""
+    if isinstance(error, UserError):
+        return error
+    return RuntimeError("".join(traceback.format_exception(error)))

@@ -1,0 +1,200 @@
+"""A second process that judges: the same rows, and none lost, whatever becomes of it."""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import lerpbench as lb
+from bench.progress import silently
+from bench.run import judging, stages
+from bench.run.judging import Colleague, helps
+from bench.run.prepare import Work
+from bench.run.stages import Run
+from bench.run.units import Judge
+from bench.schema import Share, UserError
+from bench.store.write import Store
+from evaluators.base import Samples
+from evaluators.judges import Judges
+from tests.run.test_stages import CountingEngines, view
+from tests.run.test_stages import run as run_alone
+
+VIEWS = ("results", "completions")
+
+
+def side_by_side(work: Work, path: Path, first_results: Any = None) -> Sequence[Share]:
+    with closing(Store.open(path)) as store:
+        run = Run(work, store, store.environment({}, "d"), silently)
+        run.execute(CountingEngines(work), Judges("cpu"), first_results=first_results, at_once=True)
+        return run.shares
+
+
+@pytest.fixture(scope="module")
+def work(tiny_suite: Path) -> Work:
+    return lb.prepare(tiny_suite, "transformers")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, work: Work) -> Path:
+    """The database of a run in one process."""
+    path = tmp_path_factory.mktemp("alone") / "r.db"
+    with closing(Store.open(path)) as store:
+        run_alone(work, store)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite's six mixtures are enough to begin with two."""
+    monkeypatch.setattr(stages, "AHEAD", 2)
+    monkeypatch.setattr(stages, "ENOUGH", 4)
+
+
+class Waiting(Colleague):
+    """Gives each point only when the one before is judged, so that a suite of moments has first results in time."""
+
+    def give(self, units: Sequence[Judge], samples: Samples) -> None:
+        super().give(units, samples)
+        while self.todo and self._answers.qsize() < len(self.todo):
+            time.sleep(0.01)
+
+
+def test_rows_are_those_of_one_process(
+    work: Work, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "Colleague", Waiting)
+    early: list[list[Any]] = []
+    path = tmp_path / "r.db"
+    here, beside = side_by_side(work, path, lambda: early.append(view(path, "results")))
+    assert [view(path, name) for name in VIEWS] == [view(alone, name) for name in VIEWS]
+    assert (here.n_generated, here.n_judged, beside.n_generated, beside.n_judged) == (6, 0, 0, 6 * 4)
+    assert 0 < beside.judging_s < beside.present_s
+    (rows,) = early
+    judged = {row[2:4] for row in rows if row[5] == "perplexity"}
+    assert ("base", "{}") in judged and len(judged) < len({row[2:4] for row in view(path, "results")})
+
+
+def test_what_was_generated_before_is_judged_too(work: Work, alone: Path, tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    with closing(Store.open(path)) as store:
+        run_alone(work, store, ["generate"])
+    side_by_side(work, path)
+    assert [view(path, name) for name in VIEWS] == [view(alone, name) for name in VIEWS]
+
+
+class Killed(Colleague):
+    """Dies when it has been given the second point."""
+
+    given = 0
+
+    def give(self, units: Sequence[Judge], samples: Samples) -> None:
+        super().give(units, samples)
+        self.given += 1
+        if self.given == 2:
+            self.process.kill()
+
+
+def test_a_second_process_that_is_lost_costs_no_row(
+    work: Work, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "Colleague", Killed)
+    path = tmp_path / "r.db"
+    here, beside = side_by_side(work, path)
+    assert [view(path, name) for name in VIEWS] == [view(alone, name) for name in VIEWS]
+    assert here.n_judged + beside.n_judged == 6 * 4 and here.n_judged > 0
+
+
+def test_evaluators_that_cannot_be_sent_judge_here(
+    work: Work, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsendable(_: Any) -> bytes:
+        raise AttributeError("Can't pickle local object")
+
+    monkeypatch.setattr(judging.pickle, "dumps", unsendable)
+    path = tmp_path / "r.db"
+    (here,) = side_by_side(work, path)
+    assert here.n_judged == 6 * 4
+    assert [view(path, name) for name in VIEWS] == [view(alone, name) for name in VIEWS]
+
+
+def test_what_judging_raises_is_raised_here_and_all_that_was_stored_stays(work: Work, tmp_path: Path) -> None:
+    """A judge's files are gone when the second process looks for them."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    evaluators = [
+        replace(item, evaluator=item.evaluator.model_copy(update={"model": str(gone)}))
+        if item.name == "perplexity" else item for item in work.evaluators
+    ]  # fmt: skip
+    path = tmp_path / "r.db"
+    with pytest.raises(UserError, match="gone"):
+        side_by_side(replace(work, evaluators=evaluators), path)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM generations").fetchone()[0] >= 1
+
+
+@pytest.mark.parametrize(("device", "threads", "expected"), [("cpu", 2, True), ("cpu", 1, False), ("cuda", 2, False)])
+def test_it_helps_on_a_cpu_with_two_threads(
+    work: Work, monkeypatch: pytest.MonkeyPatch, device: str, threads: int, expected: bool
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert helps(work, device) is expected
+
+
+def test_it_does_not_help_where_the_engine_fills_the_memory(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(judging, "memory_bytes", lambda: 2**16)
+    assert not helps(work, "cpu")
+
+
+def test_a_plan_with_a_second_process_takes_as_long_as_the_busier_one(
+    tiny_suite: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the rates of a stored run, for a suite whose seed makes all of it new."""
+    again = yaml.safe_load(tiny_suite.read_text().replace("./", f"{tiny_suite.parent}/").replace("seed: 1", "seed: 2"))
+    seconds = []
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found = lb.plan(again, alone, "transformers").seconds
+        assert found is not None
+        seconds.append(found)
+    assert seconds[0] / 2 <= seconds[1] < seconds[0]
+
+
+PARENT = """
+import sys, time
+import lerpbench as lb
+from bench.run.judging import Colleague
+colleague = Colleague(lb.prepare(sys.argv[1], "transformers"))
+print(colleague.process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_second_process_ends_with_the_first(tiny_suite: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tiny_suite)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_running(pid)
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process is there and no zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
