@@ -38,6 +38,7 @@ from bench.suite.architecture import Architecture, architecture
 from bench.suite.checkpoints import Checkpoint
 from bench.suite.heads import Head, head_of
 from bench.suite.loading import end_of_text, load_model, load_tokenizer
+from bench.suite.products import halved, has_bfloat16
 
 NEVER = -1  # an end-of-text token that no row draws
 KEPT_TEXTS = 2**17  # whose tokens are kept, since every point of a suite asks for the same prompts and sentences
@@ -74,7 +75,7 @@ class TransformersEngine:
         if recipe.draft is not None:
             from bench.engines.speculative import SpeculativeModel
 
-            return SpeculativeModel(self, recipe, members, self._alone(self._weights.serve(recipe.draft.recipe)))
+            return SpeculativeModel(self, recipe, members, self._draft(recipe.draft.recipe))
         return TransformersModel(self, recipe, members)
 
     def sweep(
@@ -156,6 +157,14 @@ class TransformersEngine:
 
     def _alone(self, model: Any) -> Member:
         return Member(1.0, model, *self._known[model])
+
+    def _draft(self, recipe: Recipe) -> Member:
+        """In bfloat16 where this CPU has it: how near a draft is decides about time alone."""
+        member = self._alone(self._weights.serve(recipe))
+        if self.device != "cpu" or self.dtype != torch.float32 or member.head.behind is not None or not has_bfloat16():
+            return member
+        twin = halved(member.model)
+        return Member(1.0, twin, Head(twin.get_output_embeddings()), member.shares)
 
     def _steered(self, recipe: Recipe) -> Any:
         """The base with the recipe's vector added to a layer, until another recipe is served."""

@@ -5,12 +5,14 @@ quick at hundreds of rows, and up to four times at a few (docs/SPEED.md).  Weigh
 is mixed in place stays one.
 """
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+WORTH_HALVING = 2**17  # weights from which on a product in bfloat16 makes up for turning numbers into it
 WORTH = 2**19  # multiplications from which on oneDNN makes up for what a call into it costs
 
 
@@ -70,4 +72,49 @@ class _Conv1D(Conv1D):  # type: ignore[misc]
         return product(x, self.weight.t(), self.bias)
 
 
+class _HalfLinear(nn.Linear):
+    rounded: Tensor
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _half(input, self.rounded, self.bias)
+
+
+class _HalfConv1D(Conv1D):  # type: ignore[misc]
+    rounded: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _half(x, self.rounded, self.bias)
+
+
+def _half(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A product in bfloat16 of float32 numbers (..., K) and a weight (N, K), which may be laid out for oneDNN."""
+    if weight.is_mkldnn:
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x.bfloat16(), weight, None, "none", [], "").float()
+    else:
+        found = nn.functional.linear(x.bfloat16(), weight).float()
+    return found if bias is None else found.add_(bias)
+
+
 KINDS: dict[type, type] = {nn.Linear: _Linear, Conv1D: _Conv1D}
+HALVES: dict[type, type] = {_Linear: _HalfLinear, _Conv1D: _HalfConv1D}
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 numbers itself: then such products take a third of float32's time."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def halved(model: Any) -> Any:
+    """A model whose large products, by weights as they are now, are in bfloat16; all else is shared with the given one.
+
+    For a model of float32 on a CPU: worth it where that `has_bfloat16`.  Smaller layers stay in float32.
+    """
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    twin = copy.deepcopy(model, shared)
+    for module in twin.modules():
+        if type(module) in HALVES and module.weight.numel() >= WORTH_HALVING:
+            weight = module.weight.t() if type(module) is _Conv1D else module.weight
+            half = weight.detach().bfloat16().contiguous()
+            module.__class__ = HALVES[type(module)]
+            module.rounded = torch.ops.mkldnn._reorder_linear_weight(half, None) if has_bfloat16() else half
+    return twin

@@ -129,8 +129,13 @@ def test_texts_do_not_depend_on_the_batch(engine: TransformersEngine, monkeypatc
     assert [c.text for one in alone for c in one] == [c.text for c in together]
 
 
-def test_sampled_texts_have_the_ensembles_distribution(engine: TransformersEngine) -> None:
+@pytest.mark.parametrize("in_bfloat16", [False, True])
+def test_sampled_texts_have_the_ensembles_distribution(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch, in_bfloat16: bool
+) -> None:
     """The second and third tokens of 4,000 completions, sampled both ways: by chi-square on the counts."""
+    monkeypatch.setattr("bench.engines.transformers.has_bfloat16", lambda: in_bfloat16)
+    monkeypatch.setattr("bench.suite.products.WORTH_HALVING", 0)
     sampling = Sampling(samples=4000, max_new_tokens=3, top_p=0.9, seed=9)
     recipe = speculative(2, {"antiexpert": 1.0}, base=1.0, expert=2.0, antiexpert=-2.0)
     model = served(engine, recipe)
@@ -143,6 +148,24 @@ def test_sampled_texts_have_the_ensembles_distribution(engine: TransformersEngin
         common = counts.sum(0) >= 20
         table = torch.cat([counts[:, common], counts[:, ~common].sum(1, keepdim=True)], dim=1)
         assert stats.chi2_contingency(table.numpy()).pvalue > 1e-3
+
+
+def test_a_draft_in_bfloat16_changes_what_is_accepted_and_no_distribution(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Greedy texts are the ensemble's own; overlaps differ, and hardly."""
+    sampling = Sampling(samples=1, max_new_tokens=20, temperature=0)
+    recipe = speculative(3, {"antiexpert": 1.0})
+    overlaps = []
+    for has_it in (False, True):
+        monkeypatch.setattr("bench.engines.transformers.has_bfloat16", lambda has_it=has_it: has_it)
+        monkeypatch.setattr("bench.suite.products.WORTH_HALVING", 0)
+        model = served(engine, recipe)
+        assert any(hasattr(module, "rounded") for module in model.draft.model.modules()) is has_it
+        assert model.generate(PROMPTS, sampling) == engine.serve(plain(recipe)).generate(PROMPTS, sampling)
+        model = served(engine, recipe)
+        overlaps.append(model.overlap(BEGINNINGS, Sampling()))
+    assert overlaps[0] != overlaps[1] == pytest.approx(overlaps[0], abs=0.01)
 
 
 def test_exactly_as_many_tokens_as_asked_are_timed(engine: TransformersEngine) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from bench.suite.products import by_onednn, product
+from bench.suite.products import WORTH_HALVING, by_onednn, halved, product
 
 WEIGHT = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])  # (N, K)
 BIAS = torch.tensor([0.5, 0.0, -0.5])
@@ -77,3 +77,35 @@ def test_a_model_keeps_its_kinds_and_follows_its_weights() -> None:
         parameter.mul_(2)  # as a mixture is written into a served model
     assert torch.allclose(model[0](x), 2 * other[0](x), atol=1e-6)
     assert torch.allclose(other(x), before, atol=1e-6)
+
+
+class Two(nn.Module):
+    """A layer of each kind, large enough for bfloat16, and a small one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Linear(64, WORTH_HALVING // 64)
+        self.narrow = Conv1D(64, WORTH_HALVING // 64)
+        self.small = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.small(self.narrow(self.wide(x)))
+        return found
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("rows", [1, 4, 70])
+def test_a_halved_model_multiplies_in_bfloat16_and_shares_the_rest(rows: int) -> None:
+    """By hand: inputs and weights are rounded, biases and the small layer are not."""
+    model = Two()
+    by_onednn(model)
+    twin = halved(model)
+    x = normal(rows, 64)
+    wide = (x.bfloat16().double() @ model.wide.weight.bfloat16().double().t()).bfloat16() + model.wide.bias
+    narrow = (wide.bfloat16().double() @ model.narrow.weight.bfloat16().double()).bfloat16() + model.narrow.bias
+    assert torch.allclose(twin(x), model.small(narrow), rtol=2e-2, atol=2e-2)
+    assert twin(x).dtype == torch.float32 and not torch.equal(twin(x), model(x))
+    assert all(mine is its for mine, its in zip(model.parameters(), twin.parameters(), strict=True))
+    before = model(x).clone()
+    model.wide.weight.zero_()
+    assert not torch.allclose(model(x), before) and torch.allclose(twin(x), model.small(narrow), rtol=2e-2, atol=2e-2)
