@@ -10,25 +10,31 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.pytorch_utils import Conv1D
+
+from bench.suite.activations import BlockedGELU
 
 WORTH_HALVING = 2**17  # weights from which on a product in bfloat16 makes up for turning numbers into it
 WORTH = 2**19  # multiplications from which on oneDNN makes up for what a call into it costs
 
 
 def by_onednn(model: Any) -> None:
-    """Let every linear layer of a model (`nn.Linear`, GPT-2's `Conv1D`) multiply by `product`."""
+    """Let every linear layer of a model (`nn.Linear`, GPT-2's `Conv1D`) multiply by `product`.
+
+    Where `block_gelus` was before, GPT-2's activation becomes a part of the product before it.
+    """
     if hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         for module in model.modules():
             if type(module) in KINDS:
                 module.__class__ = KINDS[type(module)]
+            elif type(module) is GPT2MLP and isinstance(module.act, BlockedGELU):
+                module.__class__ = _MLP
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (..., K) times weight (N, K) transposed, plus bias (N,): (..., N)."""
-    worth = x.numel() * weight.shape[0] >= WORTH
-    suited = worth and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
-    if not suited:
+    if not _suited(x, weight):
         return nn.functional.linear(x, weight, bias)
     if torch.is_grad_enabled():
         found: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
@@ -36,8 +42,15 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _onednn(x, weight, bias)
 
 
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+def _suited(x: Tensor, weight: Tensor) -> bool:
+    worth = x.numel() * weight.shape[0] >= WORTH
+    return worth and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, *behind: str) -> Tensor:
+    """`behind`: an elementwise function of the product, applied while it is in registers, and its algorithm."""
+    name, algorithm = behind or ("none", "")
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], algorithm)
     return found
 
 
@@ -93,6 +106,19 @@ def _half(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     else:
         found = nn.functional.linear(x.bfloat16(), weight).float()
     return found if bias is None else found.add_(bias)
+
+
+class _MLP(GPT2MLP):  # type: ignore[misc]
+    """GPT-2's block of two layers, with the activation between them inside the first product."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        first, x = self.c_fc, hidden_states
+        weight = first.weight.t()
+        if type(first) is not _Conv1D or torch.is_grad_enabled() or not _suited(x, weight):
+            found: Tensor = super().forward(x)
+            return found
+        found = self.dropout(self.c_proj(_onednn(x, weight, first.bias, "gelu", "tanh")))
+        return found
 
 
 KINDS: dict[type, type] = {nn.Linear: _Linear, Conv1D: _Conv1D}

@@ -5,8 +5,11 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import GPT2Config
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.pytorch_utils import Conv1D
 
+from bench.suite.activations import BlockedGELU, block_gelus
 from bench.suite.products import WORTH_HALVING, by_onednn, halved, product
 
 WEIGHT = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])  # (N, K)
@@ -109,3 +112,19 @@ def test_a_halved_model_multiplies_in_bfloat16_and_shares_the_rest(rows: int) ->
     before = model(x).clone()
     model.wide.weight.zero_()
     assert not torch.allclose(model(x), before) and torch.allclose(twin(x), model.small(narrow), rtol=2e-2, atol=2e-2)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("rows", [1, 70])
+def test_gpt2s_activation_is_a_part_of_the_product_before_it(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W2 gelu(W1 x + b1) + b2 in float64; the activation itself is not called, but where numbers are few."""
+    block = GPT2MLP(512, GPT2Config(n_embd=128, resid_pdrop=0.0)).eval()
+    expected = copy.deepcopy(block).double()(normal(1, rows, 128).double())
+    block_gelus(block)
+    by_onednn(block)
+    called = []
+    monkeypatch.setattr(BlockedGELU, "forward", lambda self, x: called.append(len(x)) or x)
+    found = block(normal(1, rows, 128))
+    assert (called == []) is (rows == 70)
+    if rows == 70:
+        assert torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-5)
