@@ -131,11 +131,19 @@ class TransformersEngine:
     def states(self, member: Member, rows: Sequence[Sequence[int]], first: int) -> Tensor:
         """What a member draws every token of the rows from, one row behind another: (sum of lengths, h).
 
-        `first` stands before a row.  On a CPU the states of models that no mixture changes are kept, up to a bound.
+        `first` stands before a row.
         """
+        return self._kept(member, rows, first)
+
+    def last_states(self, member: Member, rows: Sequence[Sequence[int]]) -> Tensor:
+        """What a member draws the token behind each row from: (B, h).  Nothing stands before a row but its prefix."""
+        return self._kept(member, rows, None)
+
+    def _kept(self, member: Member, rows: Sequence[Sequence[int]], first: int | None) -> Tensor:
+        """On a CPU the states of models that no mixture changes are kept, up to a bound."""
         if self.device != "cpu" or self._hook is not None or member.model not in self._members.values():
             return self._run(member, rows, first)
-        key = (id(member.model), tuple(member.prefix), tuple(map(tuple, rows)))
+        key = (id(member.model), tuple(member.prefix), first, tuple(map(tuple, rows)))
         if key in self._states:
             return self._states[key]
         found = self._run(member, rows, first)
@@ -143,12 +151,16 @@ class TransformersEngine:
             self._states[key] = found
         return found
 
-    def _run(self, member: Member, rows: Sequence[Sequence[int]], first: int) -> Tensor:
+    def _run(self, member: Member, rows: Sequence[Sequence[int]], first: int | None) -> Tensor:
+        inputs = [[*member.prefix, *row] if first is None else [first, *member.prefix, *row][:-1] for row in rows]
+        padded = right_padded(inputs, self.tokenizer.eos_token_id, self.device)
+        hidden: Tensor = member.model.base_model(input_ids=padded, use_cache=False).last_hidden_state
+        if first is None:
+            last = torch.tensor([len(row) - 1 for row in inputs], device=self.device)
+            return hidden[torch.arange(len(rows), device=self.device), last]
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         real = torch.arange(int(lengths.max()), device=self.device) < lengths[:, None]  # (B, T)
-        padded = right_padded([[first, *member.prefix, *row][:-1] for row in rows], first, self.device)
-        states: Tensor = member.model.base_model(input_ids=padded, use_cache=False).last_hidden_state
-        return states[:, len(member.prefix) :][:, : real.shape[1]][real]
+        return hidden[:, len(member.prefix) :][:, : real.shape[1]][real]
 
     def _part(self, recipe: Recipe, name: str, source: str) -> Member:
         prefix = recipe.prefixes[name].text if name in recipe.prefixes else ""
@@ -394,13 +406,7 @@ class TransformersModel:
         found = np.empty((len(ids), vocabulary), np.float32)
         for start in range(0, len(ids), ROWS_PER_CHUNK):
             batch = ids[start : start + ROWS_PER_CHUNK]
-            last = torch.tensor([len(row) - 1 for row in batch], device=self.engine.device)
-            rows = torch.arange(len(batch), device=self.engine.device)
-            hidden = []
-            for _, model, _, _, prefix in self.members:
-                padded = right_padded([[*prefix, *row] for row in batch], self.end, self.engine.device)
-                outputs = model.base_model(input_ids=padded, use_cache=False).last_hidden_state
-                hidden.append(outputs[rows, last + len(prefix)])
+            hidden = [self.engine.last_states(member, batch) for member in self.members]
             logits = self._mixed(self._logits(hidden))
             found[start : start + len(batch)] = logits.log_softmax(dim=-1).cpu().numpy()
         return found
