@@ -155,7 +155,8 @@ def run(
 
     A first edition of the pages is there when a few points of a longer run are stored; `live=False` does without.
     What is stored already is not made again, so that a run that was stopped goes on.  Experts that the suite asks for
-    and that are not fine-tuned yet are made first, as `finetune` does.  `stages`: some of generate, probe, evaluate.
+    and that are not fine-tuned yet are made first, as `finetune` does.  On a CPU with several threads a longer run is
+    judged in a second process.  `stages`: some of generate, probe, evaluate.
     `workers`: so many processes or GPUs at once, or "auto"; `ray`: the address of a cluster that has them
     (docs/SCALE.md).  `task` shows progress (`bench.progress`); `command` goes on record.
     `log`: trackio or wandb are told each point's numbers when they are stored (`bench.run.tracking`).

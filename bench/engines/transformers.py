@@ -297,16 +297,19 @@ class TransformersModel:
         steps = torch.arange(sampling.max_new_tokens, device=device)
         noise = uniforms(from_step(keys[:, None], steps), 0, 0)  # (B, steps)
         drawn = torch.full((len(repeats), sampling.max_new_tokens), end, device=device)
-        live = torch.arange(len(repeats), device=device)  # rows that still grow
+        live = torch.arange(len(repeats), device=device)  # rows that are decoded
+        going = torch.ones_like(live, dtype=torch.bool)  # those of them that have no end yet
         for step in range(sampling.max_new_tokens):
             tokens = self._sample(hidden, sampling, keys, step, mixture, noise[:, step])
             drawn[live, step] = tokens
-            going = tokens != end
+            going &= tokens != end
             if step + 1 == sampling.max_new_tokens:
                 break
             if int(going.sum()) < 0.8 * len(live):  # drop finished rows once a fifth is idle
                 kept = going.nonzero()[:, 0]
-                live, tokens, keys, mixture, noise = (x[kept] for x in (live, tokens, keys, mixture, noise))
+                live, going, tokens, keys, mixture, noise = (
+                    x[kept] for x in (live, going, tokens, keys, mixture, noise)
+                )
                 if not len(live):
                     break
                 for stream in streams:

@@ -1,5 +1,6 @@
 """The transformers engine against transformers itself, and the laws of mixing."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2TokenizerFast
 
 from bench.engines.sampling import nucleus_mask, row_keys, uniforms
-from bench.engines.transformers import TransformersEngine
+from bench.engines.stream import Stream
+from bench.engines.transformers import NEVER, TransformersEngine
 from bench.schema import Completion, Prefixed, Prompt, Recipe, Rule, Sampling, Steering
 from bench.suite.checkpoints import resolve
 
@@ -281,6 +283,30 @@ def test_guidance_mixes_the_base_with_itself_behind_a_prefix(
         z, y = (direct(tiny_trio["base"], torch.tensor([[0, *row, *ids[:-1]]])) for row in ([], prefix))
         assert tokens[-1] == pytest.approx(float((1.5 * y - 0.5 * z).log_softmax(-1)[ids[-1]]), abs=1e-4)
     assert model.context_length() == 64 - len(prefix)
+
+
+@torch.inference_mode()
+def test_at_most_a_fifth_of_the_rows_that_are_decoded_have_ended(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that end at different steps: where each ends is known by which token was taken for the end."""
+    stepped: list[int] = []
+    step = Stream.step
+    monkeypatch.setattr(Stream, "step", lambda self, tokens: stepped.append(len(tokens)) or step(self, tokens))
+    model = engine.serve(weights(base=1))
+    keys = row_keys(PROMPTS, 40, seed=0)
+    sampling = Sampling(samples=40, max_new_tokens=20)
+    free = model._decode([engine.token_ids(text) for text in TEXTS], keys, sampling, end=NEVER)
+    end = Counter(token for tokens, _ in free for token in tokens).most_common(1)[0][0]
+    stepped.clear()
+    rows = model._decode([engine.token_ids(text) for text in TEXTS], keys, sampling, end=end)
+    assert [tokens for tokens, _ in rows] == [
+        tokens[: tokens.index(end)] if end in tokens else tokens for tokens, _ in free
+    ]
+    going = [sum(len(tokens) > i for tokens, _ in rows) for i in range(20)]
+    assert going[0] > 2 * going[-2]  # many end on the way
+    for still, decoded in zip(going, stepped, strict=False):
+        assert still <= decoded <= max(1, still / 0.8)
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(samples=3, max_new_tokens=8, top_p=0.8)])
