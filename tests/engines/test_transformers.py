@@ -295,7 +295,7 @@ def test_at_most_a_fifth_of_the_rows_that_are_decoded_have_ended(
     monkeypatch.setattr(Stream, "step", lambda self, tokens: stepped.append(len(tokens)) or step(self, tokens))
     model = engine.serve(weights(base=1))
     keys = row_keys(PROMPTS, 40, seed=0)
-    sampling = Sampling(samples=40, max_new_tokens=20)
+    sampling = Sampling(samples=40, max_new_tokens=20, temperature=0.4)
     free = model._decode([engine.token_ids(text) for text in TEXTS], keys, sampling, end=NEVER)
     end = Counter(token for tokens, _ in free for token in tokens).most_common(1)[0][0]
     stepped.clear()
