@@ -20,6 +20,7 @@ from bench.suite.prompts import load_set
 PROMPTS = load_set("neutral", PromptSource(source="mini:prompts/neutral"), limit=24)
 SAMPLING = Sampling(samples=25, max_new_tokens=30)  # 600 rows
 ROUNDS = 5
+PRODUCTS = ("mkldnn::_linear_pointwise", "aten::addmm", "aten::mm")  # of weights; attention's are not among them
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +125,33 @@ def test_a_sweep_of_fifteen_in_one_batch(
     )
     benchmark.pedantic(together, rounds=1)
     assert ratio >= target
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(space="weights", coefficients={"base": 1}),
+        Recipe(space="logits", coefficients={"base": 1, "expert": 0.5, "antiexpert": -0.5}),
+    ],
+    ids=lambda recipe: str(recipe.space),
+)
+def test_a_batch_takes_at_most_three_times_its_products(
+    engine: TransformersEngine, recipe: Recipe, threads: int
+) -> None:
+    """The clock's time of a batch over what its matrix products take in the next one, by torch's profiler."""
+    model, before = engine.serve(recipe), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    ratios = []
+    for _ in range(ROUNDS + 1):
+        started = time.perf_counter()
+        model.decode(PROMPTS, SAMPLING)
+        taken = time.perf_counter() - started
+        with torch.profiler.profile() as profile:
+            model.decode(PROMPTS, SAMPLING)
+        products = sum(op.self_cpu_time_total for op in profile.key_averages() if op.key in PRODUCTS) * 1e-6
+        ratios.append(taken / products)
+    torch.set_num_threads(before)
+    ratio = median(ratios[1:])
+    print(f"\n{recipe.space}, {threads} threads: a batch takes {ratio:.2f} times its products")
+    assert ratio <= 3

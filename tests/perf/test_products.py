@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.engines.sampling import nucleus
 from bench.suite.activations import BlockedGELU
-from bench.suite.products import product
+from bench.suite.products import _onednn, by_onednn, halved, has_bfloat16, product
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +47,31 @@ def test_products(rows: int, layout: str) -> None:
         f"{rows} rows by 768 x 3072, {layout}",
     )
     assert ratio >= 0.8  # where both use all that the processor has, they are alike
+
+
+@pytest.mark.parametrize(("width", "copies"), [(3072, 12), (50257, 1)], ids=["layers", "head"])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_drafts_products(rows: int, width: int, copies: int) -> None:
+    """In bfloat16 against `product`, by weights that no cache holds; without such instructions nobody uses them."""
+    model = nn.Sequential(*(nn.Linear(768, width) for _ in range(copies)))
+    by_onednn(model)
+    x, twin = torch.randn(rows, 768), halved(model)
+    ratio = times(
+        lambda: torch.cat([layer(x) for layer in twin]),
+        lambda: torch.cat([layer(x) for layer in model]),
+        f"bfloat16, {copies} x {rows} rows by 768 x {width}, beside float32 as torch's own",
+    )
+    assert ratio >= 1.3 or not has_bfloat16()
+
+
+def test_gelu_in_a_product() -> None:
+    x, weight, bias = torch.randn(384, 160), torch.randn(160, 640).t(), torch.randn(640)
+    ratio = times(
+        lambda: _onednn(x, weight, bias, "gelu", "tanh"),
+        lambda: BlockedGELU()(product(x, weight, bias)),
+        "384 x 160 by 160 x 640 with GELU, beside one behind the other as torch's own",
+    )
+    assert ratio >= 1.05
 
 
 def test_gelu() -> None:
