@@ -104,10 +104,10 @@ class Run:
     # ------------------------------------------------------------------------------------------ a second process
 
     def _colleague(self, stages: Collection[Stage]) -> Colleague | None:
-        """A second process, where there will be something to judge and its evaluators can be sent."""
+        """Where there will be something to judge, and a process starts that can be sent the evaluators."""
         if not {"generate", "evaluate"} <= set(stages) or not self.work.looking_at("completions"):
             return None
-        with suppress(AttributeError, TypeError, PicklingError):
+        with suppress(AttributeError, TypeError, PicklingError, OSError):
             return Colleague(self.work)
         return None
 

@@ -114,13 +114,17 @@ def test_a_second_process_that_is_lost_costs_no_row(
     assert here.n_judged + beside.n_judged == 6 * 4 and here.n_judged > 0
 
 
-def test_evaluators_that_cannot_be_sent_judge_here(
-    work: Work, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [("pickle.dumps", AttributeError("Can't pickle local object")), ("subprocess.Popen", OSError("no process left"))],
+)
+def test_where_none_starts_judges_are_here(
+    work: Work, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, error: Exception
 ) -> None:
-    def unsendable(_: Any) -> bytes:
-        raise AttributeError("Can't pickle local object")
+    def refused(*_: Any, **__: Any) -> Any:
+        raise error
 
-    monkeypatch.setattr(judging.pickle, "dumps", unsendable)
+    monkeypatch.setattr(f"bench.run.judging.{what}", refused)
     path = tmp_path / "r.db"
     (here,) = side_by_side(work, path)
     assert here.n_judged == 6 * 4
