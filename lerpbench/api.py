@@ -163,7 +163,6 @@ def run(
     """
     from bench import engines
     from bench.experts.plan import record
-    from bench.run import judging
     from bench.run.stages import Run
     from bench.run.tracking import find, tracked
 
@@ -181,8 +180,7 @@ def run(
             if workers is None and ray is None:
                 quick = live and engines.quick_to_open(work.engine)
                 early = partial(_first_pages, db, site, task) if site and quick else None
-                at_once = judging.helps(work, device)
-                one_run.execute(_opener(work, device), Judges(device), stages, early, at_once)
+                one_run.execute(_opener(work, device), Judges(device), stages, early)
             else:
                 from bench.cluster import nodes, points
 

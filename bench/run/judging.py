@@ -75,7 +75,8 @@ class Colleague:
         theirs.close()
         self._line = ours
         self._answers: SimpleQueue[Any] = SimpleQueue()
-        Thread(target=_received, args=(ours, self._answers.put), daemon=True).start()
+        self._reader = Thread(target=_received, args=(ours, self._answers.put), daemon=True)
+        self._reader.start()
         self._tell(told)
         self._threads(max(1, self.threads // 2))
 
@@ -126,17 +127,17 @@ class Colleague:
             return f"its process was lost after {len(self.done)} verdicts; the others come after the generating, here"
         return f"{len(self.done)} verdicts, {len(self.todo)} wait"
 
-    def share(self, node: str, device: str) -> Share:
-        present_s = time.perf_counter() - self.since
+    def share(self) -> Share:
         return Share(
-            name="judging beside it", node=node, device=device, n_generated=0, n_judged=len(self.done),
-            generating_s=0.0, judging_s=self.spent_s, present_s=present_s,
+            name="judging beside it", node="node 1", device="cpu", n_generated=0, n_judged=len(self.done),
+            generating_s=0.0, judging_s=self.spent_s, present_s=time.perf_counter() - self.since,
         )  # fmt: skip
 
     def close(self) -> None:
-        self._line.close()
         self.process.kill()
         self.process.wait()
+        self._reader.join()  # before the connection's number may be another file's
+        self._line.close()
 
     def _threads(self, n: int) -> None:
         self._tell(pickle.dumps(n))

@@ -14,7 +14,7 @@ from pickle import PicklingError
 from typing import Literal
 
 from bench.progress import Advance, Task, line
-from bench.run.judging import Colleague
+from bench.run.judging import Colleague, helps
 from bench.run.prepare import NamedEvaluator, Work
 from bench.run.tracking import Told, untold
 from bench.run.units import Broken, Completed, Event, Failed, Inspect, Judge, Piece, Serve, Survived, Unit, Verdict
@@ -54,20 +54,19 @@ class Run:
         judges: Judges,
         stages: Collection[Stage] = ALL_STAGES,
         first_results: Callable[[], None] | None = None,
-        at_once: bool = False,
     ) -> None:
         """Do what the stages ask for and the store lacks, on this machine.
 
         With `first_results`, some mixtures of the whole range are served and judged before the others, and it is called
-        when that is stored; not where there are too few for that to come much before the end.  With `at_once`, a second
-        process judges while this one serves, where there is enough for that to be worth its start.
+        when that is stored; not where there are too few for that to come much before the end.  Where there is enough to
+        pay for its start, and a second process helps, that one judges while this one serves.
         """
         with self.recorded(), closing(Worker(self.work, engine_factory, judges)) as worker, self._alone(judges.device):
             serving, judged = self.serving(stages), frozenset[Judge]()
             if len(serving) >= ENOUGH:
                 ahead = spread(serving, AHEAD) if first_results is not None else []
                 serving = [*ahead, *(unit for unit in serving if unit not in ahead)]
-                colleague = self._colleague(stages) if at_once else None
+                colleague = self._colleague(stages, judges.device)
                 if colleague is not None:
                     judged = self._side_by_side(serving, worker, colleague, stages, first_results)
                     serving = []
@@ -103,9 +102,10 @@ class Run:
 
     # ------------------------------------------------------------------------------------------ a second process
 
-    def _colleague(self, stages: Collection[Stage]) -> Colleague | None:
+    def _colleague(self, stages: Collection[Stage], device: str) -> Colleague | None:
         """Where there will be something to judge, and a process starts that can be sent the evaluators."""
-        if not {"generate", "evaluate"} <= set(stages) or not self.work.looking_at("completions"):
+        to_judge = {"generate", "evaluate"} <= set(stages) and self.work.looking_at("completions")
+        if not to_judge or not helps(self.work, device):
             return None
         with suppress(AttributeError, TypeError, PicklingError, OSError):
             return Colleague(self.work)
@@ -150,7 +150,7 @@ class Run:
             try:
                 yield
             finally:
-                self.shares = [colleague.share("node 1", "cpu")]
+                self.shares = [colleague.share()]
 
     def _hand_over(self, units: Sequence[Judge], colleague: Colleague) -> None:
         for _, of_one in groupby(units, key=lambda unit: unit.position):

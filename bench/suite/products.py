@@ -101,10 +101,8 @@ class _HalfConv1D(Conv1D):  # type: ignore[misc]
 
 def _half(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A product in bfloat16 of float32 numbers (..., K) and a weight (N, K), which may be laid out for oneDNN."""
-    if weight.is_mkldnn:
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x.bfloat16(), weight, None, "none", [], "").float()
-    else:
-        found = nn.functional.linear(x.bfloat16(), weight).float()
+    multiplied = _onednn if weight.is_mkldnn else nn.functional.linear
+    found = multiplied(x.bfloat16(), weight, None).float()
     return found if bias is None else found.add_(bias)
 
 
