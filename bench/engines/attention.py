@@ -1,4 +1,4 @@
-"""Attention of rows that decode one token at a time on a CPU, where many of them continue the same prompt.
+"""Attention of rows that decode one token at a time; on a CPU many of them continue the same prompt.
 
 A row's query meets the keys of its prompt, which stand once for all rows that continue it and are read in one matrix
 product (shared-prefix attention: Juravsky et al. 2024, arXiv 2402.05099, section 3), and the keys of its own tokens,
@@ -92,6 +92,10 @@ def decoding_attention(
     """
     batch, heads, queries, size = query.shape
     masked = queries == 1 or attention_mask is not None  # else the causal mask is to be made
+    if query.is_cuda and queries == 1 and attention_mask is not None and key.shape[-1] == value.shape[-1]:
+        from bench.engines.gpu_attention import attend
+
+        return attend(query, key, value, attention_mask, options.get("scaling") or size**-0.5), None
     few = batch * queries > 1 and queries <= FEW and masked and query.device.type == "cpu"
     if beginnings is None and not few:
         attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)

@@ -27,6 +27,7 @@ MIX_2 = -7723592293110705685
 ATTEMPTS = 4096  # random numbers that a step has
 ROWS_PER_CHUNK = 128  # keeps a chunk of weights (rows x vocabulary) within a core's cache
 BLOCK = 64  # tokens whose weights are summed at once
+NO_NUMBERS = "its logits are not finite"
 
 
 def row_keys(prompts: Sequence[Prompt], samples: int, seed: int) -> Tensor:
@@ -60,6 +61,21 @@ def from_step(keys: Tensor, steps: Tensor) -> Tensor:
     return keys + GOLDEN * (ATTEMPTS * steps)  # int64 wraps around
 
 
+class Draw(NamedTuple):
+    """The first draw of all rows and what tells whether it stands: kernels alone, nothing has asked for an answer."""
+
+    tokens: Tensor  # (B,) int64
+    weights: Tensor  # (B, V)
+    edge: Tensor  # (B, 1) the weight of the draw
+    limit: Tensor  # (B,) float64, the mass that the tokens above a draw must stay below
+    finite: Tensor  # () bool: whether every row has a softmax
+    outside: Tensor  # (B,) bool: whether the draw lies outside of the nucleus
+
+    def rejected(self) -> "Rejected":
+        rows = self.outside.nonzero()[:, 0]
+        return Rejected(rows, self.weights[rows], self.edge[rows], self.limit[rows])
+
+
 class Rejected(NamedTuple):
     """Rows whose first draw lies outside of the nucleus."""
 
@@ -88,19 +104,28 @@ def first_draw(
     noise: (B,) `uniforms` of attempt 0; work: (>= B, V) float32 scratch, since fresh megabytes cost more in page faults
     than in arithmetic.  Returns the tokens (B,) int64 and which of them are still to be drawn.
     """
+    draw = draw_once(logits, top_p, noise, allowed, work)
+    if not draw.finite:
+        raise NotFiniteError(NO_NUMBERS)
+    return draw.tokens, draw.rejected()
+
+
+def draw_once(
+    logits: Tensor, top_p: float, noise: Tensor, allowed: Tensor | None = None, work: Tensor | None = None
+) -> Draw:
+    """`first_draw` as kernels alone, which a CUDA graph can hold: nothing waits for the device."""
     weights = logits.sub_(logits.amax(dim=-1, keepdim=True)).exp_()  # (B, V), not normalised
     if allowed is not None:
         weights *= allowed
     running = running_sums(weights)
     limit = top_p * running[:, -1]
-    if not torch.isfinite(limit).all():
-        raise NotFiniteError("its logits are not finite")
-    tokens = inverse_cdf(weights, noise, running)
+    tokens = inverse_cdf(weights, noise, running).clamp_(max=weights.shape[1] - 1)  # beyond it where numbers are none
     chosen = weights.gather(1, tokens[:, None])
-    rows = tokens[:0]
     if top_p < 1:
-        rows = (above(weights, chosen, work).sum(dim=-1).double() >= limit).nonzero()[:, 0]
-    return tokens, Rejected(rows, weights[rows], chosen[rows], limit[rows])
+        outside = above(weights, chosen, work).sum(dim=-1).double() >= limit
+    else:
+        outside = torch.zeros_like(tokens, dtype=torch.bool)
+    return Draw(tokens, weights, chosen, limit, torch.isfinite(limit).all(), outside)
 
 
 def redraw(tokens: Tensor, rejected: Sequence[Rejected], keys: Tensor, step: int) -> None:
@@ -122,10 +147,17 @@ def redraw(tokens: Tensor, rejected: Sequence[Rejected], keys: Tensor, step: int
 
 def most_likely(logits: Tensor) -> Tensor:
     """Greedy: (B,) int64 of logits (B, V).  Raises NotFiniteError where a row has no highest number."""
-    highest, tokens = logits.max(dim=-1)
-    if not torch.isfinite(highest).all():
-        raise NotFiniteError("its logits are not finite")
-    return tokens
+    draw = draw_highest(logits)
+    if not draw.finite:
+        raise NotFiniteError(NO_NUMBERS)
+    return draw.tokens
+
+
+def draw_highest(logits: Tensor) -> Draw:
+    """`most_likely` as kernels alone."""
+    highest, tokens = logits.max(dim=-1, keepdim=True)
+    outside = torch.zeros_like(tokens[:, 0], dtype=torch.bool)
+    return Draw(tokens[:, 0], logits, highest, highest[:, 0].double(), torch.isfinite(highest).all(), outside)
 
 
 def running_sums(weights: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class SpeculativeModel(TransformersModel):
         prompts = [self.token_ids(text) for text in texts]
         streams = [Stream(member, max(map(len, prompts))) for member in (*self.members, self.draft)]
         hidden = [stream.prefill(prompts, self.end, self.engine.device) for stream in streams]
-        logits = alike([self._mixed(self._logits(hidden[:-1])), self.draft.head(hidden[-1]).float()])
+        logits = alike([self._mixed(self.logits(hidden[:-1])), self.draft.head(hidden[-1]).float()])
         p, q = (_distribution(z, sampling) for z in logits)
         return float(torch.minimum(p, q).sum(dim=-1).mean())
 
@@ -187,7 +187,7 @@ class _Drawing:
 
     def _target(self, hidden: Sequence[Tensor]) -> Tensor:
         """The ensemble's logits (..., V) of its members' hidden states, m x (..., h)."""
-        return self.model._mixed(self.model._logits(hidden))
+        return self.model._mixed(self.model.logits(hidden))
 
     def _draw(self, logits: Tensor, keys: Tensor, steps: Tensor) -> Tensor:
         """A token a row, (B,) int64, by the random number of its own step.  logits: (B, V), overwritten."""

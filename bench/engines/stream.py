@@ -20,7 +20,7 @@ class Member(NamedTuple):
     coefficient: float
     model: Any
     head: Head
-    shares: bool  # whether rows may share their prompt's keys: see `require_decodable`
+    plain: bool  # whether each token sees all before it through our attention: see `require_decodable`
     prefix: Sequence[int] = ()
 
 
@@ -75,7 +75,7 @@ class Stream:
     def __init__(self, member: Member, capacity: int) -> None:
         """`capacity`: the most tokens of a row, its prompt among them and the member's prefix not."""
         self.model = member.model.base_model
-        self.shares = member.shares
+        self.shares = member.plain and member.model.device.type == "cpu"  # whether rows share their prompt's keys
         self.positioned = takes_positions(self.model)  # else the mask tells them
         self.prefix = list(member.prefix)
         self.capacity = capacity + len(self.prefix)
@@ -143,20 +143,22 @@ def takes_positions(model: Any) -> bool:
 
 
 def require_decodable(model: Any, head: Head, checkpoint: Checkpoint) -> bool:
-    """Whether rows may share their prompt's keys, which is tried, so that no list of architectures is needed.
+    """Whether each token sees all before it through our attention, which is tried: no list of architectures is needed.
+
+    Rows may then share their prompt's keys (`Beginnings`), or be stepped at fixed places (`bench.engines.static`).
 
     Raises UserError where tokens decoded one by one, behind padding, are not those of a text read at once.
     """
-    if _may_share(model) and not _failure(model, head, shares=True):
+    if _may_be_plain(model) and not _failure(model, head, plain=True):
         return True
-    reason = _failure(model, head, shares=False)
+    reason = _failure(model, head, plain=False)
     if reason:
         what = f"{model.config.model_type} cannot be decoded row by row with a cache ({reason})"
         raise UserError(f"checkpoint {checkpoint.source}: {what}; the vllm engine may serve it")
     return False
 
 
-def _may_share(model: Any) -> bool:
+def _may_be_plain(model: Any) -> bool:
     """Where attention is ours and every layer sees all tokens before: a short trial shows no window."""
     ours = model.config._attn_implementation == ATTENTION
     plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
@@ -164,12 +166,12 @@ def _may_share(model: Any) -> bool:
 
 
 @torch.inference_mode()
-def _failure(model: Any, head: Head, shares: bool) -> str:
+def _failure(model: Any, head: Head, plain: bool) -> str:
     """What is wrong with texts that are decoded behind prompts of different lengths; empty where nothing is."""
     text = [1, 2, 3, 1]
     device = str(model.device)
     try:
-        stream = Stream(Member(1.0, model, head, shares), 2 * len(text))
+        stream = Stream(Member(1.0, model, head, plain), 2 * len(text))
         stream.prefill([text[:2], 2 * text[:2]], 0, device)
         stream.fork(torch.tensor([1, 0, 1], device=device))
         for token in text[2:]:

@@ -27,7 +27,7 @@ class SweepModel(TransformersModel):
         super().__init__(engine, recipes[0], members)
         self.n_mixtures = len(recipes)
         names = list(recipes[0].coefficients)
-        self.coefficients = [[recipe.coefficients[name] for name in names] for recipe in recipes]  # (mixtures, m)
+        self.coefficients = [[recipe.coefficients[name] for name in names] for recipe in recipes]
 
     def _mixed_rows(self, logits: Sequence[Tensor], mixture: Tensor) -> Tensor:
         """Rows of one mixture stand side by side."""

@@ -30,6 +30,7 @@ from bench.engines.sampling import (
     row_keys,
     uniforms,
 )
+from bench.engines.static import Loops, Rows
 from bench.engines.steering import steer, steering_vector
 from bench.engines.stream import Member, Stream, require_decodable, right_padded
 from bench.progress import Advance, silent
@@ -51,11 +52,21 @@ class TransformersEngine:
     name: ClassVar[str] = "transformers"
     version: ClassVar[int] = 1
 
-    def __init__(self, checkpoints: Mapping[str, Checkpoint], dtype: str, device: str, batch_rows: int = 640) -> None:
+    def __init__(
+        self,
+        checkpoints: Mapping[str, Checkpoint],
+        dtype: str,
+        device: str,
+        batch_rows: int | None = None,
+        static: bool | None = None,
+    ) -> None:
+        """static: decode with fixed shapes (`bench.engines.static`); by default on a GPU."""
         self.checkpoints = dict(checkpoints)
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.device = device
-        self.batch_rows = batch_rows
+        self.batch_rows = batch_rows or (640 if device == "cpu" else 1024)
+        self.static = device != "cpu" if static is None else static
+        self.loops = Loops()
         self._scratch: Tensor | None = None
         self._weights = FlatWeights(self.checkpoints, self._load, self.dtype, device)
         self._members: dict[str, Any] = {}  # models for logit space, by checkpoint
@@ -123,6 +134,7 @@ class TransformersEngine:
         self._unhook()
         self._scratch = None
         self._states.clear()
+        self.loops.clear()
         self._weights.clear()
         self._members.clear()
 
@@ -176,7 +188,7 @@ class TransformersEngine:
         if self.device != "cpu" or self.dtype != torch.float32 or member.head.behind is not None or not has_bfloat16():
             return member
         twin = halved(member.model)
-        return Member(1.0, twin, Head(twin.get_output_embeddings()), member.shares)
+        return Member(1.0, twin, Head(twin.get_output_embeddings()), member.plain)
 
     def _steered(self, recipe: Recipe) -> Any:
         """The base with the recipe's vector added to a layer, until another recipe is served."""
@@ -200,8 +212,7 @@ class TransformersEngine:
         model = load_model(AutoModelForCausalLM, checkpoint, dtype=wanted, attn_implementation=attention_of(checkpoint))
         model.config.pad_token_id = None  # masks tell padding; transformers would look for it in every input
         head = head_of(model, checkpoint)
-        shares = require_decodable(model, head, checkpoint)  # the model is on the CPU still
-        self._known[model] = head, shares and self.device == "cpu"
+        self._known[model] = head, require_decodable(model, head, checkpoint)
         return model.requires_grad_(False)
 
     def _member(self, name: str) -> Any:
@@ -229,6 +240,7 @@ class TransformersModel:
         self.recipe = recipe
         self.members = members
         self.tokenizer = engine.tokenizer
+        self.coefficients = [[member.coefficient for member in members]]  # (mixtures, m)
         self.end = end_of_text(engine.tokenizer)
 
     def token_ids(self, text: str) -> list[int]:
@@ -286,21 +298,26 @@ class TransformersModel:
         end = self.end if end is None else end
         device = self.engine.device
         longest = max(map(len, prompts))
-        streams = [Stream(member, longest + sampling.max_new_tokens) for member in self.members]
+        fixed = self.engine.static and self.recipe.steering is None and all(m.plain for m in self.members)
+        room = 0 if fixed else sampling.max_new_tokens
+        streams = [Stream(member, longest + room) for member in self.members]
         hidden = [stream.prefill(prompts, self.end, device) for stream in streams]  # m x (P, h)
         repeats = torch.arange(len(prompts), device=device).repeat_interleave(sampling.samples).repeat(self.n_mixtures)
+        mixture = torch.arange(self.n_mixtures, device=device).repeat_interleave(len(keys))
+        keys = keys.to(device).repeat(self.n_mixtures)
+        if fixed:
+            rows = Rows(repeats, mixture, keys)
+            return finished_rows(self.engine.loops.decode(self, streams, hidden, rows, sampling, end), end)
         for stream in streams:
             stream.fork(repeats)
         hidden = [h[repeats] for h in hidden]  # m x (B, h)
-        mixture = torch.arange(self.n_mixtures, device=device).repeat_interleave(len(keys))
-        keys = keys.to(device).repeat(self.n_mixtures)
         steps = torch.arange(sampling.max_new_tokens, device=device)
         noise = uniforms(from_step(keys[:, None], steps), 0, 0)  # (B, steps)
         drawn = torch.full((len(repeats), sampling.max_new_tokens), end, device=device)
         live = torch.arange(len(repeats), device=device)  # rows that are decoded
         going = torch.ones_like(live, dtype=torch.bool)  # those of them that have no end yet
         for step in range(sampling.max_new_tokens):
-            tokens = self._sample(hidden, sampling, keys, step, mixture, noise[:, step])
+            tokens = self.draw(hidden, sampling, keys, step, mixture, noise[:, step])
             drawn[live, step] = tokens
             going &= tokens != end
             if step + 1 == sampling.max_new_tokens:
@@ -317,7 +334,7 @@ class TransformersModel:
             hidden = [stream.step(tokens) for stream in streams]
         return finished_rows(drawn, end)
 
-    def _sample(
+    def draw(
         self, hidden: Sequence[Tensor], sampling: Sampling, keys: Tensor, step: int, mixture: Tensor, noise: Tensor
     ) -> Tensor:
         """The next token of every row, in chunks that stay in cache.
@@ -329,9 +346,9 @@ class TransformersModel:
         chunks, rejected = [], []
         for start in range(0, len(keys), rows):
             part = slice(start, start + rows)
-            logits = self._logits([h[part] for h in hidden])
+            logits = self.logits([h[part] for h in hidden])
             mixed = self._mixed_rows(logits, mixture[part])
-            allowed, top_p = self._candidates(logits, sampling.top_p)
+            allowed, top_p = self.candidates(logits, sampling.top_p)
             if sampling.temperature == 0:
                 if allowed is not None:
                     mixed = mixed.masked_fill(~allowed, -torch.inf)
@@ -347,7 +364,7 @@ class TransformersModel:
             redraw(tokens, rejected, keys, step)
         return tokens
 
-    def _logits(self, hidden: Sequence[Tensor]) -> list[Tensor]:
+    def logits(self, hidden: Sequence[Tensor]) -> list[Tensor]:
         """Each member's logits (B, V) float32 of its last hidden states (B, h)."""
         return alike([member.head(h).float() for member, h in zip(self.members, hidden, strict=True)])
 
@@ -362,7 +379,7 @@ class TransformersModel:
         """The logits (B, V) float32 of rows of these mixtures (B,): there is one."""
         return self._mixed(logits)
 
-    def _candidates(self, logits: Sequence[Tensor], top_p: float) -> tuple[Tensor | None, float]:
+    def candidates(self, logits: Sequence[Tensor], top_p: float) -> tuple[Tensor | None, float]:
         """The tokens that the recipe leaves (B, V), None where it leaves all, and the top-p that cuts them further."""
         names = list(self.recipe.coefficients)
         if self.recipe.filter_p is not None:
@@ -398,7 +415,7 @@ class TransformersModel:
         logprobs = torch.empty(len(tokens), device=device)
         for start in range(0, len(tokens), ROWS_PER_CHUNK):
             part = slice(start, start + ROWS_PER_CHUNK)
-            logits = self._mixed(self._logits([h[part] for h in hidden]))
+            logits = self._mixed(self.logits([h[part] for h in hidden]))
             logprobs[part] = logits.gather(1, tokens[part, None])[:, 0] - logits.logsumexp(dim=-1)
         return logprobs
 
@@ -410,7 +427,7 @@ class TransformersModel:
         for start in range(0, len(ids), ROWS_PER_CHUNK):
             batch = ids[start : start + ROWS_PER_CHUNK]
             hidden = [self.engine.last_states(member, batch) for member in self.members]
-            logits = self._mixed(self._logits(hidden))
+            logits = self._mixed(self.logits(hidden))
             found[start : start + len(batch)] = logits.log_softmax(dim=-1).cpu().numpy()
         return found
 

@@ -25,7 +25,7 @@ class Head:
 
     def __call__(self, hidden: Any) -> Any:
         if self.behind is None:
-            return self.linear(hidden)
+            return _wide(self.linear, hidden) if hidden.is_cuda else self.linear(hidden)
         logits = self.behind(inputs_embeds=hidden.reshape(1, -1, hidden.shape[-1]), use_cache=False).logits
         return logits.view(*hidden.shape[:-1], -1)
 
@@ -51,6 +51,17 @@ def head_of(model: Any, checkpoint: Checkpoint) -> Head:
         source, kind = checkpoint.source, model.config.model_type
         raise UserError(f"checkpoint {source}: {kind} makes its logits of more than its last hidden states")
     return whole
+
+
+def _wide(linear: Any, hidden: Any) -> Any:
+    """The linear map with float32 answers on a GPU: logits near -100 have steps of 0.5 in bfloat16."""
+    import torch
+
+    if hidden.dtype == torch.float32:
+        return linear(hidden)
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    logits = torch.mm(flat, linear.weight.t(), out_dtype=torch.float32).view(*hidden.shape[:-1], -1)
+    return logits if getattr(linear, "bias", None) is None else logits + linear.bias
 
 
 def _without_body(model: Any) -> Any:

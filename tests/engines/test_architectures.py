@@ -107,8 +107,9 @@ def small_experts(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: GPT2
     return {name: root / name for name in ("base", "expert", "antiexpert")}
 
 
-def open_transformers(folders: Mapping[str, Path]) -> Any:
-    return TransformersEngine({name: resolve(str(folder)) for name, folder in folders.items()}, "float32", "cpu")
+def open_transformers(folders: Mapping[str, Path], static: bool = False) -> Any:
+    checkpoints = {name: resolve(str(folder)) for name, folder in folders.items()}
+    return TransformersEngine(checkpoints, "float32", "cpu", static=static)
 
 
 def open_vllm(folders: Mapping[str, Path]) -> Any:
@@ -176,7 +177,9 @@ def test_completions_of_one_prompt_are_those_of_many(trio_of: Folders, architect
     alone = [c.text for c in served.generate(PROMPTS, GREEDY)]
     several = [c.text for c in served.generate(PROMPTS, GREEDY.model_copy(update={"samples": 6}))]
     assert several == [text for text in alone for _ in range(6)]
-    assert all(member.shares for member in served.members) is (architecture not in ("gemma2", *WITHOUT_POSITIONS))
+    fixed = open_transformers(trio_of(architecture), static=True).serve(LOGITS)
+    assert [c.text for c in fixed.generate(PROMPTS, GREEDY)] == alone
+    assert all(member.plain for member in served.members) is (architecture not in ("gemma2", *WITHOUT_POSITIONS))
 
 
 def test_a_model_that_sees_a_window_shares_no_prompts(tmp_path: Path, tiny_tokenizer: GPT2TokenizerFast) -> None:
@@ -184,7 +187,7 @@ def test_a_model_that_sees_a_window_shares_no_prompts(tmp_path: Path, tiny_token
     make_trio(tmp_path, tiny_tokenizer, windowed, windowed)
     engine = open_transformers({"base": tmp_path / "base"})
     served = engine.serve(Recipe(space="weights", coefficients={"base": 1}))
-    assert not served.members[0].shares
+    assert not served.members[0].plain
 
 
 @pytest.mark.parametrize("architecture", WITHOUT_POSITIONS)

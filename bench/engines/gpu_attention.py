@@ -1,0 +1,65 @@
+"""Attention of rows that decode one token at a time on a GPU: one kernel that reads each seen key and value once.
+
+torch's own kernels take blocks of 64 queries, of which one is there.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+PLACES = 64  # keys that are read at once
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _attend(  # type: ignore[no-untyped-def]
+    query, key, value, mask, out, query_row, query_head, key_row, key_head, key_place, value_row, value_head,
+    value_place, mask_row, places, scaling,
+    heads: tl.constexpr, group: tl.constexpr, size: tl.constexpr, padded: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """One head of one row, with the softmax of what was read so far (Milakov and Gimelshein 2018, arXiv 1805.02867)."""
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1)
+    shared = head // group
+    d = tl.arange(0, padded)
+    inside = d < size
+    q = tl.load(query + row * query_row + head * query_head + d, mask=inside, other=0.0).to(tl.float32) * scaling
+    highest = float("-inf")
+    total = 0.0
+    mixed = tl.zeros([padded], dtype=tl.float32)
+    for start in range(0, places, block):
+        t = start + tl.arange(0, block)
+        seen = tl.load(mask + row * mask_row + t, mask=t < places, other=0) != 0
+        wanted = seen[:, None] & inside[None, :]
+        keys = key + row * key_row + shared * key_head + t[:, None] * key_place + d[None, :]
+        k = tl.load(keys, mask=wanted, other=0.0).to(tl.float32)
+        score = tl.where(seen, tl.sum(k * q[None, :], axis=1), float("-inf"))
+        top = tl.maximum(highest, tl.max(score, axis=0))
+        level = tl.where(top == float("-inf"), 0.0, top)
+        weight = tl.exp(score - level)
+        before = tl.exp(highest - level)
+        values = value + row * value_row + shared * value_head + t[:, None] * value_place + d[None, :]
+        v = tl.load(values, mask=wanted, other=0.0).to(tl.float32)
+        mixed = mixed * before + tl.sum(weight[:, None] * v, axis=0)
+        total = total * before + tl.sum(weight, axis=0)
+        highest = top
+    found = (mixed / total).to(out.dtype.element_ty)
+    tl.store(out + (row * heads + head) * size + d, found, mask=inside)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    """softmax(scaling q k^T) v over the places that the mask leaves.
+
+    query: (B, H, 1, d); key, value: (B, K, T, d), d last in memory; mask: (B, 1, 1, T) bool.  Returns (B, 1, H, d).
+    """
+    batch, heads, _, size = query.shape
+    out = torch.empty(batch, 1, heads, size, dtype=query.dtype, device=query.device)
+    strides = (query.stride(0), query.stride(1), *key.stride()[:3], *value.stride()[:3], mask.stride(0))
+    launch: Any = _attend[batch, heads]
+    launch(
+        query, key, value, mask.view(torch.uint8), out, *strides, key.shape[2], scaling,
+        heads=heads, group=heads // key.shape[1], size=size, padded=triton.next_power_of_2(size), block=PLACES,
+    )  # fmt: skip
+    return out

@@ -1,0 +1,275 @@
+"""Decoding on a GPU in steps of fixed shapes at fixed places, so that a step is one replay of a CUDA graph.
+
+Launched one by one, the kernels of a step take longer to launch than to run.  A loop is captured once for a number of
+rows and a room for tokens, and serves every mixture of the same models: weights change in place, and prompts,
+coefficients and random numbers are its inputs.  The host asks once a step: are all numbers finite, is a draw to be
+repeated, does a row still go on.  Rows that have ended are decoded on, since shapes do not change.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+from bench.engines.sampling import NO_NUMBERS, Draw, draw_highest, draw_once, from_step, redraw, uniforms
+from bench.engines.stream import Stream
+from bench.schema import Sampling
+from bench.serving import NotFiniteError
+
+if TYPE_CHECKING:
+    from bench.engines.transformers import TransformersModel
+
+ROWS = 128  # above as many, numbers of rows that have a loop of their own are this far apart; below, powers of two
+ROOM = 16  # tokens that rooms are apart
+LARGEST_SHARE = 0.4  # of the device's memory that the caches of all loops may take
+
+
+class Rows(NamedTuple):
+    """What tells rows apart, each (B,) int64."""
+
+    prompt: Tensor  # the place of the one that it continues
+    mixture: Tensor  # the place of its own
+    keys: Tensor  # of its random numbers
+
+
+class Shape(NamedTuple):
+    """What a loop is captured for."""
+
+    rows: int
+    rooms: tuple[int, ...]  # places of each member's cache
+    steps: int
+
+
+class Loops:
+    """The loops of an engine; the one that was idle longest makes room for another."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Any, ...], Loop] = {}
+
+    def decode(
+        self,
+        model: "TransformersModel",
+        streams: Sequence[Stream],
+        hidden: Sequence[Tensor],
+        rows: Rows,
+        sampling: Sampling,
+        end: int,
+    ) -> Tensor:
+        """Continue prompts that the streams have read, `hidden` m x (P, h) their last states.
+
+        Returns the tokens drawn for each row, (B, steps) int64, and nothing of use behind an end token.
+        """
+        steps = sampling.max_new_tokens
+        noise = uniforms(from_step(rows.keys[:, None], torch.arange(steps, device=rows.keys.device)), 0, 0)
+        first = model.draw([h[rows.prompt] for h in hidden], sampling, rows.keys, 0, rows.mixture, noise[:, 0])
+        if steps == 1:
+            return first[:, None]
+        loop = self._loop_for(model, streams, len(first), sampling)
+        loop.start(model, streams, rows, noise, first, end)
+        return loop.finish()[: len(first)]
+
+    def clear(self) -> None:
+        self._kept.clear()
+
+    def _loop_for(self, model: "TransformersModel", streams: Sequence[Stream], rows: int, sampling: Sampling) -> "Loop":
+        steps = sampling.max_new_tokens
+        rooms = tuple(round_up(stream.filled + steps, ROOM) for stream in streams)
+        shape = Shape(bucket(rows), rooms, steps)
+        recipe, alone = model.recipe, model.coefficients == [[1.0]]
+        mixed = None if alone else (recipe.space, tuple(recipe.coefficients))
+        drawing = sampling.temperature, sampling.top_p, recipe.filter_p, recipe.plausible
+        key = (*(id(stream.model) for stream in streams), shape, mixed, drawing)
+        loop = self._kept.pop(key, None)
+        if loop is None:
+            self._make_room(sum(room * bytes_per_place(s) for s, room in zip(streams, rooms, strict=True)) * shape.rows)
+            loop = Loop(model, streams, shape, sampling, alone)
+        self._kept[key] = loop
+        return loop
+
+    def _make_room(self, nbytes: int) -> None:
+        if torch.cuda.is_available():
+            most = LARGEST_SHARE * torch.cuda.mem_get_info()[1]
+            while self._kept and nbytes + sum(loop.nbytes for loop in self._kept.values()) > most:
+                del self._kept[next(iter(self._kept))]
+
+
+class Loop:
+    """A step of some rows: every member reads a token a row, and the next one is drawn."""
+
+    def __init__(
+        self, model: "TransformersModel", streams: Sequence[Stream], shape: Shape, sampling: Sampling, alone: bool
+    ) -> None:
+        device = model.engine.device
+        self.model = model
+        self.sampling = sampling
+        self.alone = alone  # whether there is nothing to mix
+        self.streams = [StaticStream(s, shape.rows, room) for s, room in zip(streams, shape.rooms, strict=True)]
+        self.nbytes = sum(stream.nbytes for stream in self.streams)
+        whole = partial(torch.zeros, dtype=torch.int64, device=device)
+        self.coefficients = torch.ones(len(streams), shape.rows, 1, device=device)
+        self.noise = torch.zeros(shape.steps, shape.rows, dtype=torch.float64, device=device)
+        self.keys, self.tokens, self.end, self.step = whole(shape.rows), whole(shape.rows), whole(1), whole(1)
+        self.going = torch.zeros(shape.rows, dtype=torch.bool, device=device)
+        self.drawn = whole(shape.steps, shape.rows)
+        self.answers = torch.zeros(3, dtype=torch.bool, device=device)
+        self.graph: Any = None
+        if device != "cpu":
+            self._capture()
+
+    def start(
+        self,
+        model: "TransformersModel",
+        streams: Sequence[Stream],
+        rows: Rows,
+        noise: Tensor,
+        first: Tensor,
+        end: int,
+    ) -> None:
+        """Take other prompts, coefficients and noise (B, steps).  first: (B,) the first token of each row.
+
+        Rows that are too many for B are copies of the first one, and ended.
+        """
+        spare = len(self.tokens) - len(first)
+        filled = [torch.cat([x, x[:1].expand(spare)]) for x in (rows.prompt, rows.mixture, rows.keys, first)]
+        prompt, mixture, keys, tokens = filled
+        self.keys.copy_(keys)
+        self.tokens.copy_(tokens)
+        self.noise.copy_(torch.cat([noise, noise[:1].expand(spare, -1)]).t())
+        self.coefficients.copy_(torch.tensor(model.coefficients, device=keys.device)[mixture].t()[..., None])
+        self.going.copy_(torch.arange(len(self.tokens), device=keys.device) < len(first))
+        self.end.fill_(end)
+        self.step.zero_()
+        for own, stream in zip(self.streams, streams, strict=True):
+            own.start(stream, prompt)
+
+    def finish(self) -> Tensor:
+        """All steps, or as many as some row goes on.  Returns (rows, steps) int64."""
+        self.drawn.copy_(self.end.expand_as(self.drawn))
+        for step in range(1, len(self.drawn)):
+            draw = self._advance()
+            finite, outside, going = self.answers.tolist()
+            if not going:
+                break
+            if not finite:
+                raise NotFiniteError(NO_NUMBERS)
+            if outside:
+                redraw(self.tokens, [draw.rejected()], self.keys, step)
+        self.drawn[int(self.step)] = self.tokens
+        return self.drawn.t()
+
+    def _advance(self) -> Draw:
+        if self.graph is None:
+            return self._kernels()
+        self.graph.replay()
+        return self.draw
+
+    def _kernels(self) -> Draw:
+        self.drawn.index_copy_(0, self.step, self.tokens[None])
+        self.going &= self.tokens != self.end
+        self.step += 1
+        logits = self.model.logits([stream.step(self.tokens) for stream in self.streams])
+        mixed = self._mixed(logits)
+        allowed, top_p = self.model.candidates(logits, self.sampling.top_p)
+        if self.sampling.temperature == 0:
+            draw = draw_highest(mixed if allowed is None else mixed.masked_fill(~allowed, -torch.inf))
+        else:
+            tempered = mixed if self.sampling.temperature == 1 else mixed.div_(self.sampling.temperature)
+            draw = draw_once(tempered, top_p, self.noise.index_select(0, self.step)[0], allowed)
+        self.tokens.copy_(draw.tokens)
+        self.answers.copy_(torch.stack([draw.finite, draw.outside.any(), self.going.any()]))
+        return draw
+
+    def _mixed(self, logits: Sequence[Tensor]) -> Tensor:
+        """As `mix_logits` and `mix_probs`, with each row's own coefficients."""
+        if self.alone:
+            return logits[0]
+        probs = self.model.recipe.space == "probs"
+        parts = [z.softmax(dim=-1) for z in logits] if probs else logits
+        mixed = parts[0] * self.coefficients[0]
+        for coefficient, part in zip(self.coefficients[1:], parts[1:], strict=True):
+            mixed.addcmul_(coefficient, part)
+        return mixed.log_() if probs else mixed
+
+    def _capture(self) -> None:
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # libraries set themselves up at their first call, which no graph can hold
+            self._kernels()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        self.step.zero_()
+        with torch.cuda.graph(graph):
+            self.draw = self._kernels()
+        self.graph = graph
+
+
+class StaticStream:
+    """A member's key-value cache whose next place is a number on the device."""
+
+    def __init__(self, stream: Stream, rows: int, room: int) -> None:
+        self.model = stream.model
+        device = stream.lengths.device
+        self.place = torch.zeros(1, dtype=torch.int64, device=device)
+        self.layers = [StaticLayer(layer.keys, layer.values, rows, room, self.place) for layer in stream.cache.layers]
+        self.cache = Cache(layers=self.layers)
+        self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.mask = torch.zeros(rows, 1, 1, room, dtype=torch.bool, device=device)
+        self.nbytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers)
+
+    def start(self, stream: Stream, prompt: Tensor) -> None:
+        """Continue the prompts (B,) of a stream that has read them."""
+        self.place.fill_(stream.filled)
+        self.lengths.copy_(stream.lengths[prompt])
+        self.mask.zero_()
+        real = True if stream.mask is None else stream.mask[prompt][:, None, None, : stream.filled].bool()
+        self.mask[..., : stream.filled] = real
+        for own, layer in zip(self.layers, stream.cache.layers, strict=True):
+            own.keys[:, :, : stream.filled] = layer.keys[prompt]
+            own.values[:, :, : stream.filled] = layer.values[prompt]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append a token per row, (B,) int64.  Returns hidden states (B, h)."""
+        self.mask.index_fill_(3, self.place, True)
+        outputs = self.model(
+            input_ids=tokens[:, None], position_ids=self.lengths[:, None], attention_mask=self.mask,
+            past_key_values=self.cache, use_cache=True,
+        )  # fmt: skip
+        self.lengths += 1
+        self.place += 1
+        hidden: Tensor = outputs.last_hidden_state[:, -1]
+        return hidden
+
+
+class StaticLayer(DynamicLayer):  # type: ignore[misc]
+    """A layer of it: the mask hides places that hold nothing yet."""
+
+    def __init__(self, keys: Tensor, values: Tensor, rows: int, room: int, place: Tensor) -> None:
+        """keys, values: (P, heads, T, head size), of any prompts, for their shapes."""
+        super().__init__()
+        self.keys, self.values = (x.new_zeros(rows, x.shape[1], room, x.shape[3]) for x in (keys, values))
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self.place = place
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write (B, heads, 1, head size); returns all places, (B, heads, room, head size)."""
+        self.keys.index_copy_(2, self.place, keys)
+        self.values.index_copy_(2, self.place, values)
+        return self.keys, self.values
+
+
+def bucket(rows: int) -> int:
+    """Rows of the loop that serves this many: powers of two, above `ROWS` its multiples."""
+    return 1 << (rows - 1).bit_length() if rows <= ROWS else round_up(rows, ROWS)
+
+
+def round_up(n: int, unit: int) -> int:
+    return -(-n // unit) * unit
+
+
+def bytes_per_place(stream: Stream) -> int:
+    """Of all layers, for one row."""
+    layers = stream.cache.layers
+    return sum(x.element_size() * x.shape[1] * x.shape[3] for layer in layers for x in (layer.keys, layer.values))
