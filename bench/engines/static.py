@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ROWS = 128  # above as many, numbers of rows that have a loop of their own are this far apart; below, powers of two
 ROOM = 16  # tokens that rooms are apart
+SIDE = True
 LARGEST_SHARE = 0.4  # of the device's memory that the caches of all loops may take
 
 
@@ -116,6 +117,8 @@ class Loop:
         self.drawn = whole(shape.steps, shape.rows)
         self.answers = torch.zeros(3, dtype=torch.bool, device=device)
         self.graph: Any = None
+        beside = device != "cpu" and len(streams) > 1 and SIDE
+        self.sides: list[Any] = [torch.cuda.Stream() for _ in streams] if beside else []  # type: ignore[no-untyped-call]
         if device != "cpu":
             self._capture()
 
@@ -170,7 +173,7 @@ class Loop:
         self.drawn.index_copy_(0, self.step, self.tokens[None])
         self.going &= self.tokens != self.end
         self.step += 1
-        logits = self.model.logits([stream.step(self.tokens) for stream in self.streams])
+        logits = self.model.logits(self._hidden())
         mixed = self._mixed(logits)
         allowed, top_p = self.model.candidates(logits, self.sampling.top_p)
         if self.sampling.temperature == 0:
@@ -181,6 +184,20 @@ class Loop:
         self.tokens.copy_(draw.tokens)
         self.answers.copy_(torch.stack([draw.finite, draw.outside.any(), self.going.any()]))
         return draw
+
+    def _hidden(self) -> list[Tensor]:
+        """Of each member (B, h).  On a GPU they run side by side: the kernels of few rows leave most of it idle."""
+        if not self.sides:
+            return [stream.step(self.tokens) for stream in self.streams]
+        main = torch.cuda.current_stream()
+        hidden = []
+        for stream, side in zip(self.streams, self.sides, strict=True):
+            side.wait_stream(main)
+            with torch.cuda.stream(side):
+                hidden.append(stream.step(self.tokens))
+        for side in self.sides:
+            main.wait_stream(side)
+        return hidden
 
     def _mixed(self, logits: Sequence[Tensor]) -> Tensor:
         """As `mix_logits` and `mix_probs`, with each row's own coefficients."""

@@ -170,7 +170,10 @@ class VllmEngine:
         paths = [str(self.checkpoints[name].path) for name in names]
         settings = self.settings
         longest = self.context_length() + 1  # the last token of a text of full length is drawn, and never read
-        overrides: dict[str, Any] = {"architectures": [ARCHITECTURE], "members": paths} if space == "logits" else {}
+        overrides: dict[str, Any] = {}
+        if space == "logits":
+            vocabulary = min(self.architectures[name].vocabulary for name in names)
+            overrides = {"architectures": [ARCHITECTURE], "members": paths, "vocab_size": vocabulary}
         if self.dtype != "float32":
             overrides["head_dtype"] = "float32"
         arguments: dict[str, Any] = {
@@ -198,7 +201,7 @@ class VllmEngine:
         if self.device == "cpu":
             arguments["block_size"] = 32  # the default, 128, would round every short completion up
         elif not settings.eager:
-            arguments["compilation_config"] = {"cudagraph_capture_sizes": settings.capture_sizes()}
+            arguments["compilation_config"] = settings.compilation()
         return arguments
 
     def _kv_bytes(self, members: Sequence[str]) -> int:
@@ -277,6 +280,9 @@ class Live:
         self.llm = None
         gc.collect()
         if torch.cuda.is_available():
+            from vllm.platforms import current_platform
+
+            type(current_platform)._global_graph_pool = None  # its graphs are gone: the next engine has a pool anew
             torch.cuda.empty_cache()
 
 

@@ -105,6 +105,9 @@ class LogitMixture(nn.Module):
 
 def member(vllm_config: VllmConfig, config: Any, i: int) -> nn.Module:
     """vLLM's own model of a config.  Its layers' names hold one whole number, as vLLM wants: the layer's."""
+    config.lerpbench_member = i  # in the hash that names compiled code: members write to their own layers' caches
+    if (dtype := getattr(vllm_config.model_config.hf_config, "head_dtype", None)) is not None:
+        config.head_dtype = dtype
     own = vllm_config.with_hf_config(config)
     own.model_config.hf_text_config = config.get_text_config()
     with set_model_tag(f"member_{i}"):  # compiled code is kept apart by tag

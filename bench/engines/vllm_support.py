@@ -26,6 +26,7 @@ CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)  # those vLLM's 
 ENVIRONMENT = {  # set before vLLM is imported; what the user set wins
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process: requests are scheduled in the same order every time
     "VLLM_USE_FLASHINFER_SAMPLER": "0",  # it need not be installed; every host has the same sampler
+    "TRITON_F32_DEFAULT": "ieee",  # attention in float32 would multiply in TF32
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the judges share this process
     "VLLM_HOST_IP": "127.0.0.1",  # one process: no network address is needed
     "GLOO_SOCKET_IFNAME": "lo",
@@ -107,7 +108,8 @@ class VllmSettings:
     max_model_len: int = 4096  # longest text, where the checkpoints know longer ones
     kv_gib: float = 0.0  # KV cache of one engine; 0: derived from the two above
     tensor_parallel: int = 1  # GPUs that share one engine's weights
-    eager: bool = False  # without torch.compile and CUDA graphs; always so on CPU
+    eager: bool = False  # without CUDA graphs; always so on CPU
+    compiled: bool = False  # by torch.compile: a start takes minutes then
 
     @classmethod
     def from_environment(cls, device: str, environment: Mapping[str, str]) -> "VllmSettings":
@@ -124,6 +126,14 @@ class VllmSettings:
         """Batch sizes that get a CUDA graph, up to max_num_seqs: close together where batches are small."""
         sizes = [1, 2, 4, 8, *range(16, 129, 16), *range(192, 513, 64), *range(640, self.max_num_seqs + 1, 128)]
         return sorted({size for size in sizes if size < self.max_num_seqs} | {self.max_num_seqs})
+
+    def compilation(self) -> dict[str, Any]:
+        """vLLM's `compilation_config`: a graph for each size of a step that only decodes."""
+        sizes = self.capture_sizes()
+        if self.compiled:  # graphs of pieces serve steps that read prompts, too, and those are larger
+            more = [self.max_num_seqs * quarters // 4 for quarters in (5, 6, 8)]
+            return {"cudagraph_capture_sizes": sizes + more}
+        return {"mode": "none", "cudagraph_mode": "FULL_DECODE_ONLY", "cudagraph_capture_sizes": sizes}
 
     def kv_bytes(self, bytes_per_token: int, context: int) -> int:
         """Bytes of KV cache for max_num_seqs sequences of tokens_per_sequence, and for one of full length at least."""
