@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 from vllm.compilation.backends import set_model_tag
 from vllm.config import VllmConfig, set_current_vllm_config
+from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.model_loader.utils import initialize_model
@@ -105,14 +106,22 @@ class LogitMixture(nn.Module):
 
 def member(vllm_config: VllmConfig, config: Any, i: int) -> nn.Module:
     """vLLM's own model of a config.  Its layers' names hold one whole number, as vLLM wants: the layer's."""
-    config.lerpbench_member = i  # in the hash that names compiled code: members write to their own layers' caches
-    if (dtype := getattr(vllm_config.model_config.hf_config, "head_dtype", None)) is not None:
-        config.head_dtype = dtype
+    prefix = f"member_{i}"
     own = vllm_config.with_hf_config(config)
     own.model_config.hf_text_config = config.get_text_config()
-    with set_model_tag(f"member_{i}"):  # compiled code is kept apart by tag
-        model: nn.Module = initialize_model(vllm_config=own, prefix=f"member_{i}")
+    with set_model_tag(prefix):  # compiled code is kept apart by tag
+        model: nn.Module = initialize_model(vllm_config=own, prefix=prefix)
+    prefix_attention(vllm_config.compilation_config.static_forward_context, prefix)
     return model
+
+
+def prefix_attention(layers: dict[str, Any], prefix: str) -> None:
+    """Name the newest member's attention after it where vLLM (0.26: models of transformers' classes) has not."""
+    for name in [name for name, layer in layers.items() if isinstance(layer, Attention)]:
+        if not name.startswith("member_"):
+            layer = layers.pop(name)
+            layer.layer_name = f"{prefix}.{name}"
+            layers[layer.layer_name] = layer
 
 
 class MixtureWorker:
