@@ -107,9 +107,11 @@ class LogitMixture(nn.Module):
 def member(vllm_config: VllmConfig, config: Any, i: int) -> nn.Module:
     """vLLM's own model of a config.  Its layers' names hold one whole number, as vLLM wants: the layer's."""
     prefix = f"member_{i}"
+    config.head_dtype = getattr(vllm_config.model_config.hf_config, "head_dtype", "model")
     own = vllm_config.with_hf_config(config)
     own.model_config.hf_text_config = config.get_text_config()
-    with set_model_tag(prefix):  # compiled code is kept apart by tag
+    own.additional_config = {"member": prefix}  # hashed: vLLM loads code compiled ahead of time by the config's hash
+    with set_model_tag(prefix):  # code compiled just in time is kept apart by tag
         model: nn.Module = initialize_model(vllm_config=own, prefix=prefix)
     prefix_attention(vllm_config.compilation_config.static_forward_context, prefix)
     return model
