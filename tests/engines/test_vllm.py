@@ -325,6 +325,16 @@ def test_what_bfloat16_leaves_of_an_update(checkpoints: dict[str, Checkpoint], p
     engine.close()
 
 
+def test_both_spaces_have_the_same_head_in_bfloat16(checkpoints: dict[str, Checkpoint]) -> None:
+    engine = VllmEngine(checkpoints, "bfloat16", "cpu", SETTINGS)
+    try:
+        one = engine.serve(weights(expert=1)).token_logprobs(TEXTS)
+        other = engine.serve(logits(expert=1)).token_logprobs(TEXTS)
+    finally:
+        engine.close()
+    assert max(np.abs(a - b).max() for a, b in zip(one, other, strict=True)) < 1e-5
+
+
 def test_the_parity_report_on_both_engines(checkpoints: dict[str, Checkpoint]) -> None:
     recipes = {"a": weights(base=1, expert=0.7, antiexpert=-0.7), "b": logits(base=1, expert=0.7, antiexpert=-0.7)}
     points = [Point(method=name, params={}, recipe=recipe) for name, recipe in recipes.items()]
