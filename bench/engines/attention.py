@@ -82,10 +82,11 @@ def decoding_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     beginnings: Beginnings | None = None,
+    last_place: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention, quicker for a few queries a row on a CPU; single ones of rows with `beginnings` look
-    there as well.
+    there as well.  last_place: (1,) int64, behind which the mask leaves nothing.
 
     query: (B, H, Q, d); key: (B, K, T, d); value: (B, K, T, e); attention_mask: (B, 1, Q, T) bool.
     Returns (B, Q, H, e).
@@ -95,7 +96,7 @@ def decoding_attention(
     if query.is_cuda and queries == 1 and attention_mask is not None and key.shape[-1] == value.shape[-1]:
         from bench.engines.gpu_attention import attend
 
-        return attend(query, key, value, attention_mask, options.get("scaling") or size**-0.5), None
+        return attend(query, key, value, attention_mask, options.get("scaling") or size**-0.5, last_place), None
     few = batch * queries > 1 and queries <= FEW and masked and query.device.type == "cpu"
     if beginnings is None and not few:
         attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)

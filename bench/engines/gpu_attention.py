@@ -11,12 +11,13 @@ import triton.language as tl
 from torch import Tensor
 
 PLACES = 64  # keys that are read at once
+WARPS = 4
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _attend(  # type: ignore[no-untyped-def]
     query, key, value, mask, out, query_row, query_head, key_row, key_head, key_place, value_row, value_head,
-    value_place, mask_row, places, scaling,
+    value_place, mask_row, places, last, scaling, bounded: tl.constexpr,
     heads: tl.constexpr, group: tl.constexpr, size: tl.constexpr, padded: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """One head of one row, with the softmax of what was read so far (Milakov and Gimelshein 2018, arXiv 1805.02867)."""
@@ -29,6 +30,8 @@ def _attend(  # type: ignore[no-untyped-def]
     highest = float("-inf")
     total = 0.0
     mixed = tl.zeros([padded], dtype=tl.float32)
+    if bounded:
+        places = tl.load(last).to(tl.int32) + 1
     for start in range(0, places, block):
         t = start + tl.arange(0, block)
         seen = tl.load(mask + row * mask_row + t, mask=t < places, other=0) != 0
@@ -49,17 +52,22 @@ def _attend(  # type: ignore[no-untyped-def]
     tl.store(out + (row * heads + head) * size + d, found, mask=inside)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, last: Tensor | None = None
+) -> Tensor:
     """softmax(scaling q k^T) v over the places that the mask leaves.
 
-    query: (B, H, 1, d); key, value: (B, K, T, d), d last in memory; mask: (B, 1, 1, T) bool.  Returns (B, 1, H, d).
+    query: (B, H, 1, d); key, value: (B, K, T, d), d last in memory; mask: (B, 1, 1, T) bool; last: (1,) int64, the
+    last place that it leaves in any row, where that is known.  Returns (B, 1, H, d).
     """
     batch, heads, _, size = query.shape
     out = torch.empty(batch, 1, heads, size, dtype=query.dtype, device=query.device)
     strides = (query.stride(0), query.stride(1), *key.stride()[:3], *value.stride()[:3], mask.stride(0))
+    seen = mask.view(torch.uint8)
     launch: Any = _attend[batch, heads]
     launch(
-        query, key, value, mask.view(torch.uint8), out, *strides, key.shape[2], scaling,
-        heads=heads, group=heads // key.shape[1], size=size, padded=triton.next_power_of_2(size), block=PLACES,
+        query, key, value, seen, out, *strides, key.shape[2], seen if last is None else last, scaling,
+        bounded=last is not None, heads=heads, group=heads // key.shape[1], size=size,
+        padded=triton.next_power_of_2(size), block=PLACES, num_warps=WARPS,
     )  # fmt: skip
     return out

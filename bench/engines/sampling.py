@@ -114,17 +114,24 @@ def draw_once(
     logits: Tensor, top_p: float, noise: Tensor, allowed: Tensor | None = None, work: Tensor | None = None
 ) -> Draw:
     """`first_draw` as kernels alone, which a CUDA graph can hold: nothing waits for the device."""
-    weights = logits.sub_(logits.amax(dim=-1, keepdim=True)).exp_()  # (B, V), not normalised
-    if allowed is not None:
-        weights *= allowed
-    running = running_sums(weights)
+    if logits.is_cuda:
+        from bench.engines.gpu_sampling import mass_above, weigh
+
+        weights, blocks = logits, weigh(logits, allowed)
+    else:
+        weights = logits.sub_(logits.amax(dim=-1, keepdim=True)).exp_()  # (B, V), not normalised
+        if allowed is not None:
+            weights *= allowed
+        blocks = block_sums(weights)
+    running = blocks.double().cumsum(dim=-1)
     limit = top_p * running[:, -1]
     tokens = inverse_cdf(weights, noise, running).clamp_(max=weights.shape[1] - 1)  # beyond it where numbers are none
     chosen = weights.gather(1, tokens[:, None])
-    if top_p < 1:
-        outside = above(weights, chosen, work).sum(dim=-1).double() >= limit
-    else:
+    if top_p == 1:
         outside = torch.zeros_like(tokens, dtype=torch.bool)
+    else:
+        mass = mass_above(weights, chosen) if weights.is_cuda else above(weights, chosen, work).sum(dim=-1)
+        outside = mass.double() >= limit
     return Draw(tokens, weights, chosen, limit, torch.isfinite(limit).all(), outside)
 
 
@@ -160,21 +167,20 @@ def draw_highest(logits: Tensor) -> Draw:
     return Draw(tokens[:, 0], logits, highest, highest[:, 0].double(), torch.isfinite(highest).all(), outside)
 
 
-def running_sums(weights: Tensor) -> Tensor:
-    """The weights (B, V) up to the end of each block of tokens, (B, ceil(V / BLOCK)) float64."""
+def block_sums(weights: Tensor) -> Tensor:
+    """The sums of blocks of the weights (B, V), (B, ceil(V / BLOCK)) float32."""
     n_blocks = weights.shape[1] // BLOCK
     whole = weights[:, : n_blocks * BLOCK].reshape(len(weights), n_blocks, BLOCK).sum(dim=-1)
     rest = weights[:, n_blocks * BLOCK :]
-    blocks = torch.cat([whole, rest.sum(dim=-1, keepdim=True)], dim=-1) if rest.shape[1] else whole
-    return blocks.double().cumsum(dim=-1)
+    return torch.cat([whole, rest.sum(dim=-1, keepdim=True)], dim=-1) if rest.shape[1] else whole
 
 
 def inverse_cdf(weights: Tensor, u: Tensor, running: Tensor | None = None) -> Tensor:
     """The first token up to which the weights (B, V) exceed u (B,) times their total.  Returns (B,) int64.
 
-    running: `running_sums` of the weights, where they are known.
+    running: the sums (B, n) float64 of the weights up to the end of each block, where they are known.
     """
-    running = running_sums(weights) if running is None else running
+    running = block_sums(weights).double().cumsum(dim=-1) if running is None else running
     target = _below(u * running[:, -1], running[:, -1])[:, None]
     block = torch.searchsorted(running, target, right=True)  # (B, 1)
     before = running.gather(1, (block - 1).clamp(min=0)).masked_fill_(block == 0, 0.0)

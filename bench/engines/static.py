@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 ROWS = 128  # above as many, numbers of rows that have a loop of their own are this far apart; below, powers of two
 ROOM = 16  # tokens that rooms are apart
-SIDE = True
 LARGEST_SHARE = 0.4  # of the device's memory that the caches of all loops may take
 
 
@@ -117,7 +116,7 @@ class Loop:
         self.drawn = whole(shape.steps, shape.rows)
         self.answers = torch.zeros(3, dtype=torch.bool, device=device)
         self.graph: Any = None
-        beside = device != "cpu" and len(streams) > 1 and SIDE
+        beside = device != "cpu" and len(streams) > 1
         self.sides: list[Any] = [torch.cuda.Stream() for _ in streams] if beside else []  # type: ignore[no-untyped-call]
         if device != "cpu":
             self._capture()
@@ -174,8 +173,8 @@ class Loop:
         self.going &= self.tokens != self.end
         self.step += 1
         logits = self.model.logits(self._hidden())
-        mixed = self._mixed(logits)
         allowed, top_p = self.model.candidates(logits, self.sampling.top_p)
+        mixed = self._mixed(logits)
         if self.sampling.temperature == 0:
             draw = draw_highest(mixed if allowed is None else mixed.masked_fill(~allowed, -torch.inf))
         else:
@@ -200,12 +199,12 @@ class Loop:
         return hidden
 
     def _mixed(self, logits: Sequence[Tensor]) -> Tensor:
-        """As `mix_logits` and `mix_probs`, with each row's own coefficients."""
+        """As `mix_logits` and `mix_probs`, with each row's own coefficients, in the place of the first."""
         if self.alone:
             return logits[0]
         probs = self.model.recipe.space == "probs"
         parts = [z.softmax(dim=-1) for z in logits] if probs else logits
-        mixed = parts[0] * self.coefficients[0]
+        mixed = parts[0].mul_(self.coefficients[0])
         for coefficient, part in zip(self.coefficients[1:], parts[1:], strict=True):
             mixed.addcmul_(coefficient, part)
         return mixed.log_() if probs else mixed
@@ -252,7 +251,7 @@ class StaticStream:
         self.mask.index_fill_(3, self.place, True)
         outputs = self.model(
             input_ids=tokens[:, None], position_ids=self.lengths[:, None], attention_mask=self.mask,
-            past_key_values=self.cache, use_cache=True,
+            past_key_values=self.cache, use_cache=True, last_place=self.place,
         )  # fmt: skip
         self.lengths += 1
         self.place += 1

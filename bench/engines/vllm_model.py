@@ -67,7 +67,14 @@ class LogitMixture(nn.Module):
         inputs_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """input_ids, positions: (T,) int64.  Returns the members' hidden states side by side, (T, sum_i h_i)."""
-        return torch.cat([member(input_ids, positions) for member in self.members], dim=-1)
+        first: Tensor = self.members[0](input_ids, positions)
+        hidden = first.new_empty(len(first), sum(self.widths))
+        # Each is copied at once: a CUDA graph's answer lies where the next graph, another member's, may write.
+        parts = torch.split(hidden, self.widths, dim=-1)
+        parts[0].copy_(first)
+        for member, part in zip(self.members[1:], parts[1:], strict=True):
+            part.copy_(member(input_ids, positions))
+        return hidden
 
     def compute_logits(self, hidden: Tensor) -> Tensor | None:
         """sum_i c_i z_i, or log sum_i c_i p_i.  hidden: (T, sum_i h_i).  Returns (T, V) float32, on the first rank."""
