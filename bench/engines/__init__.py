@@ -19,7 +19,7 @@ TABLE = {
     "transformers": "bench.engines.transformers:TransformersEngine",
     "vllm": "bench.engines.vllm:VllmEngine",
 }
-VERSIONS = {"transformers": 1, "vllm": 3}  # raised when the same request would give other completions
+VERSIONS = {"transformers": 1, "vllm": 4}  # raised when the same request would give other completions
 QUICK = ("transformers",)  # engines that open in the time that their checkpoints take to load
 
 

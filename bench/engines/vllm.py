@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from bench.engines.vllm_support import (
     ARCHITECTURE,
+    OWN,
     SHARD_PROMPTS,
     WORKER,
     VllmSettings,
+    prompt_seed,
     require_supported,
     set_environment,
-    shard_seed,
     why_not,
 )
 from bench.progress import Advance, silent
@@ -48,7 +49,7 @@ class VllmEngine:
     """
 
     name: ClassVar[str] = "vllm"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def __init__(
         self,
@@ -87,11 +88,10 @@ class VllmEngine:
     def sweep(
         self, recipes: Sequence[Recipe], prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent
     ) -> list[list[Completion]]:
-        return [self.serve(recipe).generate(prompts, sampling, advance) for recipe in recipes]
+        return self.serve(recipes[0]).generate_each(recipes, prompts, sampling, advance)
 
     def mixtures_per_batch(self, prompts: Sequence[Prompt], sampling: Sampling) -> int:
-        """One: a shard is a unit of its seed, so what is drawn with it would change it."""
-        return 1
+        return max(1, self.settings.max_num_seqs // (len(prompts) * sampling.samples))
 
     def survived_update(self) -> float | None:
         recipe = self._served
@@ -302,54 +302,70 @@ class VllmModel:
         return self.engine.context_length()
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent) -> list[Completion]:
-        """Completions drawn with engine-wide random numbers, which every shard of SHARD_PROMPTS prompts starts anew.
+        return self.generate_each([self.recipe], prompts, sampling, advance)[0]
 
-        The same shard, sampling and mixture give the same completions on the same machine and settings; unlike the
-        transformers engine's, a completion may change with the other prompts of its shard.
+    def generate_each(
+        self, recipes: Sequence[Recipe], prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent
+    ) -> list[list[Completion]]:
+        """The completions of recipes of one `sweep_of`, of which this is the first.
+
+        Each prompt has random numbers of its own, so that completions hang on others of their call by rounding alone;
+        on the same machine and settings a shard of SHARD_PROMPTS prompts gives the same ones to the last bit.
         """
-        rows: list[tuple[list[int], FinishReason]] = []
+        rows: list[list[tuple[list[int], FinishReason]]] = [[] for _ in recipes]
         for shard in self.engine.batches(prompts, sampling):
-            seed = shard_seed(sampling.seed, prompts[shard[0]])
-            seeded = sampling.model_copy(update={"seed": seed})
-            rows += self.draw([prompts[i] for i in shard], seeded, advance)
+            drawn = self.draw(recipes, [prompts[i] for i in shard], sampling, advance)
+            for own, found in zip(rows, drawn, strict=True):
+                own.extend(found)
+        places = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(sampling.samples)]
+        return [self._completions(places, own) for own in rows]
+
+    def _completions(
+        self, places: Sequence[tuple[int, int]], rows: Sequence[tuple[list[int], FinishReason]]
+    ) -> list[Completion]:
         texts = self.engine.tokenizer.batch_decode(
             [tokens for tokens, _ in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        places = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(sampling.samples)]
         return [
             Completion(prompt, sample, text, len(tokens), reason)
             for (prompt, sample), text, (tokens, reason) in zip(places, texts, rows, strict=True)
         ]
 
     def decode(self, prompts: Sequence[Prompt], sampling: Sampling) -> int:
-        return sum(len(tokens) for tokens, _ in self.draw(prompts, sampling, end=NEVER))
+        return sum(len(tokens) for tokens, _ in self.draw([self.recipe], prompts, sampling, end=NEVER)[0])
 
     def draw(
-        self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent, end: int | None = None
-    ) -> list[tuple[list[int], FinishReason]]:
-        """Each completion's tokens without the end token, and why it ended; by prompt, then sample.
+        self,
+        recipes: Sequence[Recipe],
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        advance: Advance = silent,
+        end: int | None = None,
+    ) -> list[list[tuple[list[int], FinishReason]]]:
+        """Of each recipe, each completion's tokens without the end token, and why it ended; by prompt, then sample.
 
         `end` replaces the end-of-text token; with NEVER every completion has its full length.
         """
         end = self.end if end is None else end
         ids = [self.token_ids(prompt.text) for prompt in prompts]
         self._require_room(prompts, ids, sampling.max_new_tokens)
-        stops = {"ignore_eos": True} if end == NEVER else {"stop_token_ids": [end]}
-        limits = {"max_tokens": sampling.max_new_tokens, **stops}
-        if sampling.temperature == 0:  # vLLM draws a greedy completion once; its copies are the same
-            with self._candidates():
-                outputs = self._run(ids, advance, sampling.samples, temperature=0, **limits)
-            return [finished(o.outputs[0], end) for o in outputs for _ in range(sampling.samples)]
-        # With filter_p the candidates are the base's nucleus, and nothing is cut after mixing.
-        top_p = sampling.top_p if self.recipe.filter_p is None else 1.0
-        with self._candidates():
+        limits: dict[str, Any] = {"ignore_eos": True} if end == NEVER else {"stop_token_ids": [end]}
+        limits |= {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
+        if sampling.temperature > 0:  # else vLLM draws a completion once; its copies are the same
+            # With filter_p the candidates are the base's nucleus, and nothing is cut after mixing.
+            limits |= {"n": sampling.samples, "top_p": sampling.top_p if self.recipe.filter_p is None else 1.0}
+        each = []
+        for recipe in recipes:
+            own = {"extra_args": {OWN: self.live.vector(recipe)}} if len(recipes) > 1 else {}
+            each += [limits | own | {"seed": prompt_seed(sampling.seed, prompt)} for prompt in prompts]
+        with self._candidates(), self._own_coefficients(len(recipes) > 1):
             with self.engine.guarded(self.recipe):
-                self.live.forget_prefixes()  # draws follow the schedule, which must not depend on earlier calls
-                self.live.call("lerpbench_seed", sampling.seed)
-            outputs = self._run(
-                ids, advance, 1, n=sampling.samples, temperature=sampling.temperature, top_p=top_p, **limits
-            )
-        return [finished(output, end) for request in outputs for output in in_order(request)]
+                self.live.forget_prefixes()  # so that the schedule does not hang on earlier calls
+            copies = 1 if sampling.temperature > 0 else sampling.samples
+            outputs = self._run(ids * len(recipes), advance, copies, each)
+        rows = [[finished(o, end) for o in in_order(request) for _ in range(copies)] for request in outputs]
+        parts = [rows[start : start + len(prompts)] for start in range(0, len(rows), len(prompts))]
+        return [[row for request in part for row in request] for part in parts]
 
     def token_logprobs(self, texts: Sequence[str], advance: Advance = silent) -> list[NDArray[np.float32]]:
         """The mixture's own probabilities: `filter_p` and `plausible` narrow generation, not these."""
@@ -361,7 +377,7 @@ class VllmModel:
         full = [len(ids[i]) == self.engine.context_length() for i in scored]  # no room for the last token in a prompt
         outputs = self._run(
             [[self.end, *(ids[i][:-1] if whole else ids[i])] for i, whole in zip(scored, full, strict=True)],
-            advance, 1, temperature=0, max_tokens=1, prompt_logprobs=0, flat_logprobs=True,
+            advance, 1, dict(temperature=0, max_tokens=1, prompt_logprobs=0, flat_logprobs=True),
         )  # fmt: skip
         found = [np.zeros(0, np.float32) for _ in texts]
         for i, whole, output in zip(scored, full, outputs, strict=True):
@@ -379,7 +395,7 @@ class VllmModel:
 
     def _next(self, ids: list[list[int]]) -> NDArray[np.float32]:
         """log P(next token | tokens), (N, V) float32."""
-        outputs = self._run(ids, silent, 1, temperature=0, max_tokens=1, logprobs=-1, flat_logprobs=True)
+        outputs = self._run(ids, silent, 1, dict(temperature=0, max_tokens=1, logprobs=-1, flat_logprobs=True))
         vocabulary = min(self.engine.architectures[name].vocabulary for name in self.live.names)
         table = np.full((len(ids), vocabulary), np.nan, np.float32)
         for row, request in zip(table, outputs, strict=True):
@@ -388,8 +404,14 @@ class VllmModel:
         assert not np.isnan(table).any()
         return table
 
-    def _run(self, ids: list[list[int]], advance: Advance, per_row: int, **sampling: Any) -> list[Any]:
-        """One request per row of token ids; their outputs in order."""
+    def _run(
+        self,
+        ids: list[list[int]],
+        advance: Advance,
+        per_row: int,
+        sampling: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    ) -> list[Any]:
+        """One request per row of token ids; their outputs in order.  sampling: of all, or of each."""
         if not ids:
             return []
         from vllm import SamplingParams
@@ -397,12 +419,26 @@ class VllmModel:
         def progress(rows: Any = None, **_: Any) -> Any:  # vLLM asks for two bars: rows going in, rows coming out
             return Progress(advance, per_row) if rows is None else rows
 
-        params = SamplingParams(detokenize=False, **sampling)
+        each = [sampling] * len(ids) if isinstance(sampling, Mapping) else sampling
+        params = [SamplingParams(detokenize=False, **one) for one in each]
         with self.engine.guarded(self.recipe):
             outputs: list[Any] = self.live.llm.generate(
                 [{"prompt_token_ids": row} for row in ids], params, use_tqdm=progress
             )
         return outputs
+
+    @contextmanager
+    def _own_coefficients(self, own: bool) -> Iterator[None]:
+        """Meanwhile each request is mixed by what it brings, where that is asked for."""
+        if not own:
+            yield
+            return
+        self.live.call("lerpbench_own_coefficients", True)
+        try:
+            yield
+        finally:
+            if self.live.llm is not None:
+                self.live.call("lerpbench_own_coefficients", False)
 
     @contextmanager
     def _candidates(self) -> Iterator[None]:

@@ -27,6 +27,7 @@ from vllm.sequence import IntermediateTensors
 from bench.engines.anchors import Anchors
 from bench.engines.mixing import mix_probs, plausible
 from bench.engines.sampling import nucleus_mask
+from bench.engines.vllm_support import OWN
 from bench.schema import Recipe
 
 MASKS: dict[str, Callable[[Tensor, float], Tensor]] = {"nucleus": nucleus_mask, "plausible": plausible}
@@ -48,6 +49,7 @@ class LogitMixture(nn.Module):
         self.widths = [int(text.hidden_size) for text in texts]
         self.vocabulary = min(int(text.vocab_size) for text in texts)  # some pad the same vocabulary further
         self.probs = False
+        self.own: Callable[[], list[list[float]]] | None = None  # where requests bring coefficients: see below
         self.mask: tuple[str, int, float] | None = None  # (name, member, share): which tokens a member leaves
         first = torch.zeros(len(paths), dtype=torch.float32)
         first[0] = 1
@@ -83,15 +85,25 @@ class LogitMixture(nn.Module):
         if any(z is None for z in logits):
             return None
         alike = [z[..., : self.vocabulary].float() for z in logits]
-        mixed = mix_probs(self.coefficients.tolist(), alike) if self.probs else self._sum(alike)
+        mixed = mix_probs(self.coefficients.tolist(), alike) if self.probs else self._sum(alike, self._of_rows(hidden))
         if self.mask is not None:
             name, i, share = self.mask
             mixed.masked_fill_(~MASKS[name](alike[i], share), float("-inf"))
         return mixed
 
-    def _sum(self, logits: Sequence[Tensor]) -> Tensor:
-        mixed: Tensor = logits[0] * self.coefficients[0]
-        for coefficient, z in zip(self.coefficients[1:], logits[1:], strict=True):
+    def _of_rows(self, hidden: Tensor) -> Tensor:
+        """The coefficients of all rows (m, 1), or each one's own, (m, T, 1)."""
+        if self.own is None:
+            return self.coefficients[:, None]
+        own = torch.tensor(self.own(), device=hidden.device)
+        if len(own) != len(hidden):
+            raise RuntimeError(f"{len(hidden)} rows to mix, and requests brought coefficients for {len(own)}")
+        return own.t()[..., None]
+
+    @staticmethod
+    def _sum(logits: Sequence[Tensor], coefficients: Tensor) -> Tensor:
+        mixed: Tensor = logits[0] * coefficients[0]
+        for coefficient, z in zip(coefficients[1:], logits[1:], strict=True):
             mixed += coefficient * z
         return mixed
 
@@ -171,12 +183,39 @@ class MixtureWorker:
         mixture = Recipe.model_validate_json(recipe)
         return self.lerpbench_anchors.share_that_survived(mixture, getattr(torch, dtype))
 
-    def lerpbench_seed(self, seed: int) -> None:
-        """Start all random numbers anew: torch's (model runner V1), numpy's (V2 draws request seeds from it)."""
-        from vllm.utils.torch_utils import set_random_seed
-
-        set_random_seed(seed)
+    def lerpbench_own_coefficients(self, own: bool) -> None:
+        """From now on requests bring coefficients; or no longer."""
+        if own:
+            bring_coefficients(self.model_runner, self.get_model())
+        else:
+            self.get_model().own = None
+            for name in WRAPPED:
+                self.model_runner.__dict__.pop(name, None)
 
     def lerpbench_addresses(self) -> list[int]:
         """Where the model's parameters are: a change of the mixture must not move them."""
         return [parameter.data_ptr() for parameter in self.get_model().parameters()]
+
+
+WRAPPED = ("add_requests", "sample")  # methods of model runner V2
+
+
+def bring_coefficients(runner: Any, model: LogitMixture) -> None:
+    """Let the model find the coefficients of the requests whose next tokens are drawn, in the order of its rows."""
+    if not hasattr(runner, "sample"):  # model runner V1
+        model.own = lambda: [
+            runner.requests[name].sampling_params.extra_args[OWN] for name in runner.input_batch.req_ids
+        ]
+        return
+    add_requests, sample = runner.add_requests, runner.sample
+    brought: dict[str, list[float]] = {}
+
+    def remember(scheduled: Any) -> Any:
+        brought.update({new.req_id: new.sampling_params.extra_args[OWN] for new in scheduled.scheduled_new_reqs})
+        return add_requests(scheduled)
+
+    def sample_rows(hidden: Tensor, batch: Any, *rest: Any) -> Any:
+        model.own = lambda: [brought[name] for name in batch.req_ids]
+        return sample(hidden, batch, *rest)
+
+    runner.add_requests, runner.sample = remember, sample_rows

@@ -20,7 +20,8 @@ ARCHITECTURE = "LerpbenchLogitMixture"
 MODEL = "bench.engines.vllm_model:LogitMixture"
 WORKER = "bench.engines.vllm_model.MixtureWorker"
 
-SHARD_PROMPTS = 1000  # completed in one call, with random numbers of their own; in the generation's key
+OWN = "lerpbench"  # under which a request brings its own coefficients
+SHARD_PROMPTS = 1000  # completed in one call; in the generation's key
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)  # those vLLM's attention for CPUs has kernels for
 
 ENVIRONMENT = {  # set before vLLM is imported; what the user set wins
@@ -78,9 +79,9 @@ def require_supported(checkpoint: Checkpoint, device: str = "cuda") -> None:
         )
 
 
-def shard_seed(seed: int, first: Prompt) -> int:
-    """Where a shard's random numbers start: it depends on the shard, named by its first prompt, and on nothing else."""
-    named = canonical_json([seed, first.set, first.row])
+def prompt_seed(seed: int, prompt: Prompt) -> int:
+    """Of the random numbers of a prompt's first sample, which the others' seeds follow."""
+    named = canonical_json([seed, prompt.set, prompt.row])
     return int.from_bytes(hashlib.sha256(named.encode()).digest()[:4], "big") >> 1  # below 2^31, as seeds are
 
 

@@ -13,7 +13,7 @@ import torch
 from bench.engines import vllm
 from bench.engines.transformers import TransformersEngine
 from bench.engines.vllm import VllmEngine, VllmModel
-from bench.engines.vllm_support import VllmSettings, shard_seed, why_not
+from bench.engines.vllm_support import VllmSettings, prompt_seed, why_not
 from bench.run.parity import parity
 from bench.schema import Completion, Point, Prompt, PromptSource, Recipe, Sampling, Suite, UserError
 from bench.stats import RatioStatistic, ratio_statistic
@@ -178,8 +178,35 @@ def test_a_shard_is_a_unit_of_its_seed(engine: VllmEngine, monkeypatch: pytest.M
     second = model.generate(PROMPTS[2:], sampling)
     first = model.generate(PROMPTS[:2], sampling)
     assert [*first, *(replace(c, prompt=2) for c in second)] == whole
-    seeds = {shard_seed(seed, prompt) for seed in (3, 4) for prompt in PROMPTS}
+
+
+def test_a_prompt_has_random_numbers_of_its_own(engine: VllmEngine) -> None:
+    sampling = Sampling(samples=4, max_new_tokens=8, seed=3)
+    model = engine.serve(weights(expert=1))
+    whole = model.generate(PROMPTS, sampling)
+    for i, prompt in enumerate(PROMPTS):
+        assert [replace(c, prompt=i) for c in model.generate([prompt], sampling)] == whole[4 * i : 4 * i + 4]
+    seeds = {prompt_seed(seed, prompt) for seed in (3, 4) for prompt in PROMPTS}
     assert len(seeds) == 6 and all(0 <= seed < 2**31 for seed in seeds)
+
+
+@pytest.mark.parametrize("filter_p", [None, 0.5])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_sweep_in_one_batch_is_each_mixture_alone(
+    engine: VllmEngine, filter_p: float | None, temperature: float
+) -> None:
+    sampling = Sampling(samples=4, max_new_tokens=8, temperature=temperature)
+    recipes = [
+        Recipe(space="logits", coefficients={"base": 1, "expert": a, "antiexpert": -a}, filter_p=filter_p)
+        for a in (0.5, 1.5, 4.0, 8.0)
+    ]
+    alone = [engine.serve(recipe).generate(PROMPTS, sampling) for recipe in recipes]
+    done: list[int] = []
+    assert engine.sweep(recipes, PROMPTS, sampling, done.append) == alone
+    assert sum(done) == 4 * 3 * 4
+    assert len({tuple(c.text for c in drawn) for drawn in alone}) == 4
+    assert engine.serve(recipes[0]).generate(PROMPTS, sampling) == alone[0]  # requests bring nothing any longer
+    assert engine.mixtures_per_batch(PROMPTS, sampling) == engine.settings.max_num_seqs // 12 > 1
 
 
 def test_draws_have_the_nucleus_distribution(engine: VllmEngine) -> None:
@@ -236,7 +263,7 @@ def test_plausible_tokens_are_the_experts_and_top_p_cuts_them_further(engine: Vl
 def first_tokens(model: VllmModel, sampling: Sampling, vocabulary: int) -> np.ndarray:
     """How often each token was drawn first, (V,); a completion without tokens drew the end-of-text token."""
     counts = np.zeros(vocabulary)
-    for tokens, _ in model.draw(PROMPTS[:1], sampling):
+    for tokens, _ in model.draw([model.recipe], PROMPTS[:1], sampling)[0]:
         counts[tokens[0] if tokens else model.end] += 1
     return counts
 
