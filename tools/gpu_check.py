@@ -3,8 +3,10 @@
     python -m tools.gpu_check [--out DIR] [--only PART ...] [--shape large|llama|...] [--device cpu]
 
 `parity-DTYPE` is `bench.run.parity`: vLLM in that dtype against transformers in float32; `rounding` is transformers
-in bfloat16 against itself in float32: what rounding alone does.  `speed-ENGINE` is the overhead stopwatch,
-`generate` plain `transformers.generate()`.  Every part runs in a process of its own, writes DIR/PART.md and
+in bfloat16 against itself in float32: what rounding alone does; `graphs` compares the transformers engine's steps of
+fixed shapes, on a GPU CUDA graphs, with growing caches.  `speed-ENGINE` is the overhead stopwatch, `speed-growing` the
+transformers engine with growing caches, `generate` plain `transformers.generate()`.  `sweep-ENGINE` is 15 alphas
+of DExperts in one batch and one after another.  Every part runs in a process of its own, writes DIR/PART.md and
 DIR/PART.json and may fail alone; DIR/gpu-check.md is put together anew after each.  Needs nothing but PYTHONPATH;
 with `--device cpu --shape tiny` the same code checks this script, not a GPU.
 """
@@ -27,6 +29,7 @@ from rich.table import Table
 import methods
 from bench import engines
 from bench.cli.costs import cost_table, remarks
+from bench.engines.transformers import TransformersEngine
 from bench.engines.vllm_support import set_environment
 from bench.markdown import printed
 from bench.overhead.ledger import records
@@ -36,7 +39,7 @@ from bench.overhead.stopwatch import Stopwatch
 from bench.overhead.subjects import choose_subjects
 from bench.progress import on_terminal
 from bench.run.parity import judged_by, parity
-from bench.schema import MethodSpec, OverheadSpec, Sampling, Suite
+from bench.schema import Completion, MethodSpec, OverheadSpec, Recipe, Sampling, Suite
 from bench.suite.points import plan_points
 from evaluators.distinct import Distinct
 from evaluators.length import Length
@@ -48,7 +51,11 @@ METHODS = (
     MethodSpec(name="g2", params={"alpha": (0.7,)}),
     MethodSpec(name="dexperts", params={"alpha": (0.7,)}),
 )
-PARTS = ("parity-float32", "parity-bfloat16", "rounding", "speed-transformers", "speed-vllm", "generate")
+PARTS = (
+    "parity-float32", "parity-bfloat16", "rounding", "graphs",
+    "speed-transformers", "speed-growing", "speed-vllm", "generate", "sweep-transformers", "sweep-vllm",
+)  # fmt: skip
+SWEEP = tuple(round(0.1 * i, 1) for i in range(1, 16))  # alphas
 
 
 class Check:
@@ -65,8 +72,12 @@ class Check:
                 return self.parity("vllm", dtype)
             case ["rounding"]:
                 return self.parity("transformers", "bfloat16")
+            case ["graphs"]:
+                return self.parity("growing", "float32")
             case ["speed", engine]:
                 return self.speed(engine)
+            case ["sweep", engine]:
+                return self.sweep(engine)
         return self.generate()
 
     def suite(self, dtype: str) -> Suite:
@@ -75,7 +86,9 @@ class Check:
         return Suite(name="random", checkpoints=folders, prompts={}, methods=METHODS, sampling=sampling, dtype=dtype)
 
     def opener(self, engine: str, dtype: str) -> Callable[[], Any]:
-        return lambda: engines.engine_class(engine)(self.checkpoints, dtype, self.device)
+        if engine == "vllm":
+            return lambda: engines.engine_class(engine)(self.checkpoints, dtype, self.device)
+        return lambda: TransformersEngine(self.checkpoints, dtype, self.device, static=engine == "transformers")
 
     def parity(self, engine: str, dtype: str) -> tuple[str, Any]:
         suite = self.suite(dtype)
@@ -110,6 +123,33 @@ class Check:
         shown = [markdown(cost_table(found, rows, self.shape.new_tokens, f"Batch {rows}")) for rows in self.shape.rows]
         values = [record.model_dump(mode="json") for record in found]
         return "\n".join([*shown, *(f"- {remark}" for remark in remarks(found)), mix]), values
+
+    def sweep(self, engine: str) -> tuple[str, Any]:
+        """Seconds for 15 alphas x 20 prompts x 1 sample together and one by one, the least of three rounds."""
+        opened, prompts = self.opener(engine, self.shape.dtype)(), random_prompts(20, self.shape)
+        sampling = Sampling(samples=1, max_new_tokens=self.shape.new_tokens, top_p=0.9)
+        recipes = [
+            Recipe(space="logits", coefficients={"base": 1, "expert": alpha, "antiexpert": -alpha}) for alpha in SWEEP
+        ]
+
+        def together(asked: Sampling) -> list[list[Completion]]:
+            at_once = min(len(recipes), opened.mixtures_per_batch(prompts, asked))
+            parts = [recipes[start : start + at_once] for start in range(0, len(recipes), at_once)]
+            return [drawn for part in parts for drawn in opened.sweep(part, prompts, asked)]
+
+        def one_by_one(asked: Sampling) -> list[list[Completion]]:
+            return [opened.serve(recipe).generate(prompts, asked) for recipe in recipes]
+
+        equal = {}
+        for name, asked in (("greedy", sampling.model_copy(update={"temperature": 0})), ("sampled", sampling)):
+            pairs = [(a.text, b.text) for x, y in zip(together(asked), one_by_one(asked), strict=True)
+                     for a, b in zip(x, y, strict=True)]  # fmt: skip
+            equal[name] = sum(a == b for a, b in pairs) / len(pairs)
+        seconds = {way: fastest_s(partial(way, sampling), self.device) for way in (together, one_by_one)}
+        found = {"together_s": seconds[together], "one_by_one_s": seconds[one_by_one], "equal_texts": equal}
+        shown = ", ".join(f"{share:.1%} of {name} texts equal" for name, share in equal.items())
+        times = f"together {seconds[together]:.3f} s, one by one {seconds[one_by_one]:.3f} s"
+        return f"- {times}: {seconds[one_by_one] / seconds[together]:.2f} times; {shown}\n", found
 
     def generate(self) -> tuple[str, Any]:
         """Plain `generate()` of the base at the same batches; the fastest of a few calls."""

@@ -137,6 +137,8 @@ class TransformersEngine:
         self.loops.clear()
         self._weights.clear()
         self._members.clear()
+        if self.device != "cpu":
+            torch.cuda.empty_cache()  # others in this process may want it
 
     # ------------------------------------------------------------------------------------------ members
 

@@ -46,6 +46,18 @@ def test_speed_names_the_methods_and_the_mix_against_its_bytes(check: gpu_check.
     assert check.run("generate")[1].keys() == {4}
 
 
+def test_steps_of_fixed_shapes_draw_what_growing_caches_draw(check: gpu_check.Check) -> None:
+    text, report = check.run("graphs")
+    assert "they agree" in text
+    assert all(point["greedy_equal"] == point["greedy_total"] for point in report["points"])
+
+
+def test_a_sweep_in_one_batch_has_equal_texts(check: gpu_check.Check) -> None:
+    text, found = check.run("sweep-transformers")
+    assert found["equal_texts"] == {"greedy": 1.0, "sampled": 1.0}
+    assert found["together_s"] < found["one_by_one_s"] and "100.0% of greedy texts equal" in text
+
+
 def test_a_part_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_check, "run_child", lambda part, chosen: "it broke" if part == "generate" else None)
     (tmp_path / "rounding.md").write_text("fine\n")

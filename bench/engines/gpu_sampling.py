@@ -1,0 +1,75 @@
+"""The sampler's passes over the vocabulary on a GPU, a kernel each: a row is read where it lies, and written once."""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 64  # tokens whose weights are summed at once, as in `bench.engines.sampling`
+TILE = 8192  # tokens that are read at once
+WARPS = 16
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _weigh(  # type: ignore[no-untyped-def]
+    logits, allowed, sums, row_stride, allowed_stride, vocabulary, n_blocks,
+    masked: tl.constexpr, block: tl.constexpr, tile: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    own = logits + row * row_stride
+    places = tl.arange(0, tile)
+    tops = tl.full([tile], float("-inf"), dtype=tl.float32)
+    for start in range(0, vocabulary, tile):
+        t = start + places
+        tops = tl.maximum(tops, tl.load(own + t, mask=t < vocabulary, other=float("-inf")))
+    highest = tl.max(tops, axis=0)
+    for start in range(0, vocabulary, tile):
+        t = start + places
+        inside = t < vocabulary
+        weight = tl.exp(tl.load(own + t, mask=inside, other=float("-inf")) - highest)
+        if masked:
+            weight = weight * tl.load(allowed + row * allowed_stride + t, mask=inside, other=0).to(tl.float32)
+        tl.store(own + t, weight, mask=inside)
+        of_blocks = tl.sum(tl.reshape(weight, [tile // block, block]), axis=1)
+        b = start // block + tl.arange(0, tile // block)
+        tl.store(sums + row * n_blocks + b, of_blocks, mask=b < n_blocks)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _above(weights, edge, found, row_stride, vocabulary, tile: tl.constexpr):  # type: ignore[no-untyped-def]
+    row = tl.program_id(0).to(tl.int64)
+    limit = tl.load(edge + row)
+    places = tl.arange(0, tile)
+    mass = tl.zeros([tile], dtype=tl.float32)
+    for start in range(0, vocabulary, tile):
+        t = start + places
+        weight = tl.load(weights + row * row_stride + t, mask=t < vocabulary, other=0.0)
+        mass += tl.where(weight > limit, weight, 0.0)
+    tl.store(found + row, tl.sum(mass, axis=0))
+
+
+def weigh(logits: Tensor, allowed: Tensor | None) -> Tensor:
+    """exp(z - max z) of each row in the place of the logits z, 0 where not allowed.
+
+    logits: (B, V) float32, V last in memory; allowed: (B, V) bool.  Returns their sums by blocks of tokens, (B, n).
+    """
+    rows, vocabulary = logits.shape
+    n_blocks = triton.cdiv(vocabulary, BLOCK)
+    sums = torch.empty(rows, n_blocks, device=logits.device)
+    mask = logits if allowed is None else allowed.contiguous().view(torch.uint8)
+    launch: Any = _weigh[(rows,)]
+    launch(
+        logits, mask, sums, logits.stride(0), mask.stride(0), vocabulary, n_blocks,
+        masked=allowed is not None, block=BLOCK, tile=TILE, num_warps=WARPS,
+    )  # fmt: skip
+    return sums
+
+
+def mass_above(weights: Tensor, edge: Tensor) -> Tensor:
+    """The sum of the weights (B, V) that exceed their row's edge (B, 1).  Returns (B,) float32."""
+    found = torch.empty(len(weights), device=weights.device)
+    launch: Any = _above[(len(weights),)]
+    launch(weights, edge.contiguous(), found, weights.stride(0), weights.shape[1], tile=TILE, num_warps=WARPS)
+    return found
