@@ -4,9 +4,10 @@
 
 `parity-DTYPE` is `bench.run.parity`: vLLM in that dtype against transformers in float32; `rounding` is transformers
 in bfloat16 against itself in float32: what rounding alone does; `graphs` compares the transformers engine's steps of
-fixed shapes, on a GPU CUDA graphs, with growing caches.  `speed-ENGINE` is the overhead stopwatch, `speed-growing` the
-transformers engine with growing caches, `generate` plain `transformers.generate()`.  `sweep-ENGINE` is 15 alphas
-of DExperts in one batch and one after another.  Every part runs in a process of its own, writes DIR/PART.md and
+fixed shapes, on a GPU CUDA graphs, with growing caches.  `rates-ENGINE` is tokens a second, the most of a few calls,
+`growing` the transformers engine with growing caches, `generate` plain `transformers.generate()`; `speed-ENGINE` is the
+overhead stopwatch, minutes for a large shape.  `sweep-ENGINE` is 15 alphas of DExperts in one batch and one after
+another.  Every part runs in a process of its own, writes DIR/PART.md and
 DIR/PART.json and may fail alone; DIR/gpu-check.md is put together anew after each.  Needs nothing but PYTHONPATH;
 with `--device cpu --shape tiny` the same code checks this script, not a GPU.
 """
@@ -39,7 +40,7 @@ from bench.overhead.stopwatch import Stopwatch
 from bench.overhead.subjects import choose_subjects
 from bench.progress import on_terminal
 from bench.run.parity import judged_by, parity
-from bench.schema import Completion, MethodSpec, OverheadSpec, Recipe, Sampling, Suite
+from bench.schema import Completion, MethodSpec, OverheadSpec, Prompt, Recipe, Sampling, Suite
 from bench.suite.points import plan_points
 from evaluators.distinct import Distinct
 from evaluators.length import Length
@@ -53,7 +54,8 @@ METHODS = (
 )
 PARTS = (
     "parity-float32", "parity-bfloat16", "rounding", "graphs",
-    "speed-transformers", "speed-growing", "speed-vllm", "generate", "sweep-transformers", "sweep-vllm",
+    "rates-transformers", "rates-growing", "rates-vllm", "generate", "speed-transformers", "speed-vllm",
+    "sweep-transformers", "sweep-vllm",
 )  # fmt: skip
 SWEEP = tuple(round(0.1 * i, 1) for i in range(1, 16))  # alphas
 
@@ -67,18 +69,19 @@ class Check:
         self.checkpoints = random_checkpoints(models, shape, device)
 
     def run(self, part: str) -> tuple[str, Any]:
-        match part.split("-"):
-            case ["parity", dtype]:
-                return self.parity("vllm", dtype)
-            case ["rounding"]:
-                return self.parity("transformers", "bfloat16")
-            case ["graphs"]:
-                return self.parity("growing", "float32")
-            case ["speed", engine]:
-                return self.speed(engine)
-            case ["sweep", engine]:
-                return self.sweep(engine)
-        return self.generate()
+        kind, _, of = part.partition("-")
+        of_each = {
+            "parity": partial(self.parity, "vllm"),
+            "rates": self.rates,
+            "speed": self.speed,
+            "sweep": self.sweep,
+        }
+        if kind in of_each:
+            return of_each[kind](of)
+        if part == "generate":
+            return self.generate()
+        engine, dtype = {"rounding": ("transformers", "bfloat16"), "graphs": ("growing", "float32")}[part]
+        return self.parity(engine, dtype)
 
     def suite(self, dtype: str) -> Suite:
         folders = {name: str(checkpoint.path) for name, checkpoint in self.checkpoints.items()}
@@ -124,6 +127,37 @@ class Check:
         values = [record.model_dump(mode="json") for record in found]
         return "\n".join([*shown, *(f"- {remark}" for remark in remarks(found)), mix]), values
 
+    def rates(self, engine: str) -> tuple[str, Any]:
+        """Tokens a second by rows and method; seconds until the first token of each method, and of a switch."""
+        opened, found = self.opener(engine, self.shape.dtype)(), []
+        for point in plan_points(self.suite(self.shape.dtype), methods.registry(), ["base", "g2", "dexperts"]):
+            started = perf_counter()
+            model = opened.serve(point.recipe)
+            model.decode(random_prompts(1, self.shape), Sampling(samples=1, max_new_tokens=1))
+            row: dict[str, Any] = {"method": point.method, "first_token_s": perf_counter() - started}
+            for rows in self.shape.rows:
+                prompts, asked = self.batch(rows)
+                row[f"rows_{rows}"] = (
+                    rows * asked.max_new_tokens / fastest_s(partial(model.decode, prompts, asked), self.device)
+                )
+            row["switch_s"] = fastest_s(partial(opened.serve, point.recipe), self.device)
+            found.append(row)
+        opened.close()
+        lines = [
+            f"- {row['method']}: "
+            + ", ".join(f"{row[f'rows_{rows}']:,.0f} tokens/s at {rows} rows" for rows in self.shape.rows)
+            + f"; first token after {row['first_token_s']:.1f} s, a switch takes {1e3 * row['switch_s']:.1f} ms\n"
+            for row in found
+        ]
+        return "".join(lines), found
+
+    def batch(self, rows: int) -> tuple[list[Prompt], Sampling]:
+        """Prompts and sampling that make so many rows, up to 32 of a prompt."""
+        samples = min(rows, 32)
+        return random_prompts(rows // samples, self.shape), Sampling(
+            samples=samples, max_new_tokens=self.shape.new_tokens, top_p=0.9
+        )
+
     def sweep(self, engine: str) -> tuple[str, Any]:
         """Seconds for 15 alphas x 20 prompts x 1 sample together and one by one, the least of three rounds."""
         opened, prompts = self.opener(engine, self.shape.dtype)(), random_prompts(20, self.shape)
@@ -164,10 +198,11 @@ class Check:
         sampling = {"do_sample": True, "top_p": 0.9, "top_k": 0, "min_new_tokens": new, "max_new_tokens": new}
         rates = {}
         for rows in self.shape.rows:
-            texts = [prompt.text for prompt in random_prompts(rows, self.shape)]
+            prompts, asked = self.batch(rows)
+            texts = [prompt.text for prompt in prompts]
             inputs = tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False).to(self.device)
-            seconds = fastest_s(partial(model.generate, **inputs, **sampling), self.device)
-            rates[rows] = rows * new / seconds
+            complete = partial(model.generate, **inputs, **sampling, num_return_sequences=asked.samples)
+            rates[rows] = rows * new / fastest_s(complete, self.device)
         return "".join(f"- batch {rows}: {rate:,.0f} tokens/s\n" for rows, rate in rates.items()), rates
 
 

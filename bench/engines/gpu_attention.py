@@ -10,8 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-PLACES = 64  # keys that are read at once
-WARPS = 4
+SHORT = 256  # places up to which few keys at a time and one warp are the quickest (docs/SPEED.md)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -64,10 +63,11 @@ def attend(
     out = torch.empty(batch, 1, heads, size, dtype=query.dtype, device=query.device)
     strides = (query.stride(0), query.stride(1), *key.stride()[:3], *value.stride()[:3], mask.stride(0))
     seen = mask.view(torch.uint8)
+    block, warps = (16, 1) if key.shape[2] <= SHORT else (64, 4)
     launch: Any = _attend[batch, heads]
     launch(
         query, key, value, seen, out, *strides, key.shape[2], seen if last is None else last, scaling,
         bounded=last is not None, heads=heads, group=heads // key.shape[1], size=size,
-        padded=triton.next_power_of_2(size), block=PLACES, num_warps=WARPS,
+        padded=triton.next_power_of_2(size), block=block, num_warps=warps,
     )  # fmt: skip
     return out

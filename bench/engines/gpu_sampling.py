@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 64  # tokens whose weights are summed at once, as in `bench.engines.sampling`
-TILE = 8192  # tokens that are read at once
+TILE = 2048  # tokens that are read at once
 WARPS = 16
 
 
