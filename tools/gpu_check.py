@@ -70,7 +70,7 @@ class Check:
 
     def run(self, part: str) -> tuple[str, Any]:
         kind, _, of = part.partition("-")
-        of_each = {
+        of_each: dict[str, Callable[[str], tuple[str, Any]]] = {
             "parity": partial(self.parity, "vllm"),
             "rates": self.rates,
             "speed": self.speed,
@@ -129,26 +129,24 @@ class Check:
 
     def rates(self, engine: str) -> tuple[str, Any]:
         """Tokens a second by rows and method; seconds until the first token of each method, and of a switch."""
-        opened, found = self.opener(engine, self.shape.dtype)(), []
+        opened, found, lines = self.opener(engine, self.shape.dtype)(), [], []
         for point in plan_points(self.suite(self.shape.dtype), methods.registry(), ["base", "g2", "dexperts"]):
             started = perf_counter()
             model = opened.serve(point.recipe)
             model.decode(random_prompts(1, self.shape), Sampling(samples=1, max_new_tokens=1))
-            row: dict[str, Any] = {"method": point.method, "first_token_s": perf_counter() - started}
+            first_token_s = perf_counter() - started
+            rates = {}
             for rows in self.shape.rows:
                 prompts, asked = self.batch(rows)
-                row[f"rows_{rows}"] = (
-                    rows * asked.max_new_tokens / fastest_s(partial(model.decode, prompts, asked), self.device)
-                )
-            row["switch_s"] = fastest_s(partial(opened.serve, point.recipe), self.device)
-            found.append(row)
+                complete = partial(model.decode, prompts, asked)
+                rates[rows] = rows * asked.max_new_tokens / fastest_s(complete, self.device)
+            switch_s = fastest_s(partial(opened.serve, point.recipe), self.device)
+            found.append({"method": point.method, "rates": rates, "first_token_s": first_token_s, "switch_s": switch_s})
+            shown = ", ".join(f"{rate:,.0f} tokens/s at {rows} rows" for rows, rate in rates.items())
+            switched = f"first token after {first_token_s:.1f} s, a switch takes {1e3 * switch_s:.1f} ms"
+            lines.append(f"- {point.method}: {shown}; {switched}\n")
+            print(lines[-1], end="", flush=True)  # in the log, should the time run out
         opened.close()
-        lines = [
-            f"- {row['method']}: "
-            + ", ".join(f"{row[f'rows_{rows}']:,.0f} tokens/s at {rows} rows" for rows in self.shape.rows)
-            + f"; first token after {row['first_token_s']:.1f} s, a switch takes {1e3 * row['switch_s']:.1f} ms\n"
-            for row in found
-        ]
         return "".join(lines), found
 
     def batch(self, rows: int) -> tuple[list[Prompt], Sampling]:

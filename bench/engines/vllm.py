@@ -23,6 +23,7 @@ from bench.engines.vllm_support import (
     SHARD_PROMPTS,
     WORKER,
     VllmSettings,
+    attention_of,
     prompt_seed,
     require_supported,
     set_environment,
@@ -200,8 +201,11 @@ class VllmEngine:
         }
         if self.device == "cpu":
             arguments["block_size"] = 32  # the default, 128, would round every short completion up
-        elif not settings.eager:
-            arguments["compilation_config"] = settings.compilation()
+        else:
+            if space == "logits":
+                arguments["attention_config"] = attention_of([self.architectures[name] for name in names])
+            if not settings.eager:
+                arguments["compilation_config"] = settings.compilation()
         return arguments
 
     def _kv_bytes(self, members: Sequence[str]) -> int:

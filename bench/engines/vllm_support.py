@@ -6,14 +6,14 @@ Nothing here imports vLLM or starts a device, so that planning and `lerpbench do
 import hashlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
 from bench.schema import Prompt, Recipe, UserError, canonical_json
-from bench.suite.architecture import architecture
+from bench.suite.architecture import Architecture, architecture
 from bench.suite.checkpoints import Checkpoint
 
 ARCHITECTURE = "LerpbenchLogitMixture"
@@ -77,6 +77,21 @@ def require_supported(checkpoint: Checkpoint, device: str = "cuda") -> None:
             f"checkpoint {checkpoint.source}: its attention heads have size {size}; on a CPU the vllm engine serves "
             f"{', '.join(map(str, CPU_HEAD_SIZES))}; use --engine transformers for others"
         )
+
+
+def attention_of(members: Sequence[Architecture]) -> dict[str, Any] | None:
+    """vLLM's `attention_config` for several models behind one on a GPU; None for its own choice.
+
+    It plans attention by the first one's heads: FlashAttention by their number, too, Triton by their size alone.
+    Raises UserError for heads that differ in size.
+    """
+    sizes = sorted({one.head_size for one in members})
+    if len(sizes) > 1:
+        raise UserError(
+            f"engine vllm: members' attention heads have sizes {', '.join(map(str, sizes))}; on a GPU its logits "
+            "mixtures take one size; use --engine transformers"
+        )
+    return None if len({(one.heads, one.kv_heads) for one in members}) == 1 else {"backend": "TRITON_ATTN"}
 
 
 def prompt_seed(seed: int, prompt: Prompt) -> int:

@@ -1,6 +1,7 @@
 """What is decided before vLLM is imported; nothing here needs it."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from bench.engines import require_servable, vllm, vllm_support
-from bench.engines.vllm_support import VllmSettings, require_supported, why_not
+from bench.engines.vllm_support import VllmSettings, attention_of, require_supported, why_not
 from bench.schema import Draft, Prefixed, Recipe, Rule, Steering, UserError
+from bench.suite.architecture import Architecture
 from bench.suite.checkpoints import Checkpoint
 
 GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 64, "vocab_size": 300}
@@ -104,6 +106,23 @@ def test_every_batch_has_a_graph_that_is_not_much_larger() -> None:
     assert sizes[0] == 1 and sizes[-1] == 1024
     assert all(after <= 2 * before for before, after in pairwise(sizes))
     assert VllmSettings(max_num_seqs=24).capture_sizes() == [1, 2, 4, 8, 16, 24]
+
+
+def test_graphs_of_pieces_serve_larger_steps() -> None:
+    """Without torch.compile only steps that decode have graphs; with it, steps that read prompts as well."""
+    plain = VllmSettings(max_num_seqs=64).compilation()
+    assert plain["mode"] == "none" and max(plain["cudagraph_capture_sizes"]) == 64
+    assert VllmSettings(max_num_seqs=64, compiled=True).compilation() == {
+        "cudagraph_capture_sizes": [*plain["cudagraph_capture_sizes"], 80, 96, 128]
+    }
+
+
+def test_unequal_members_have_an_attention_that_looks_at_each() -> None:
+    large, small = (Architecture("gpt2", 300, 2, 64 * n, n, n, 64, 128) for n in (12, 6))
+    assert attention_of([large, large]) is None
+    assert attention_of([large, small]) == {"backend": "TRITON_ATTN"}
+    with pytest.raises(UserError, match=r"sizes 64, 80.*--engine transformers"):
+        attention_of([large, replace(large, head_size=80)])
 
 
 def test_kv_cache_by_hand() -> None:
