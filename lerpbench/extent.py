@@ -110,11 +110,10 @@ def _prepared(work: Work, name: str, store: Reader | None, free: int, workers: i
 
 
 def _seconds(workers: int, work: Work, left: Sequence[int], rates: forecast.Rates) -> float:
-    """Of one worker judging beside generating, where a run does so, the longer of both."""
+    """Where a run judges in a second process: that one's, or half of all where it can serve, too, and else waits."""
     if workers > 1 or len(left) < stages.ENOUGH or not judging.helps(work, engines.device()):
         return seconds_on(workers, work, left, rates)
     recipes = [work.points[i].recipe for i in left]
-    return max(
-        forecast.seconds_to_serve(recipes, work.completions_per_point, rates),
-        forecast.seconds_to_judge(len(left), work.completions_per_point, rates),
-    )
+    serving = forecast.seconds_to_serve(recipes, work.completions_per_point, rates)
+    judging_s = forecast.seconds_to_judge(len(left), work.completions_per_point, rates)
+    return max(judging_s, (serving + judging_s) / 2 if judging.has_room(work, 2) else serving)

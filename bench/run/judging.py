@@ -1,7 +1,8 @@
 """Judges in a process beside this one: texts are judged while the next mixture is served.
 
 On a CPU small operations gain little from a second thread, and two processes of half the threads each do more
-(docs/SPEED.md).  What comes of a unit depends neither on the process that does it nor on its threads.
+(docs/SPEED.md).  Where nothing is left to judge, that process serves a mixture, too, so that both are busy to the end.
+What comes of a unit depends neither on the process that does it nor on its threads.
 """
 
 import os
@@ -26,27 +27,32 @@ from bench.run.prepare import Work
 from bench.run.units import Event, Judge, Serve
 from bench.run.worker import Worker
 from bench.schema import Share, UserError
+from bench.serving import Engine
 from bench.suite.loading import quieten
 from evaluators.base import Samples
 from evaluators.judges import Judges
 
 
 @dataclass(frozen=True)
-class Judged:
+class Did:
     """What came of a unit, and the seconds it took."""
 
-    unit: Judge
+    unit: Judge | Serve
     events: Sequence[Event]
     duration_s: float
 
 
 def helps(work: Work, device: str) -> bool:
-    """Whether a second process can judge: on a CPU with two threads or more, whose memory the engine fills by half at
-    most."""
+    """Whether a second process can judge: on a CPU with two threads or more, and room for an engine beside judges."""
     import torch
 
     shared = device == "cpu" and engines.quick_to_open(work.engine) and torch.get_num_threads() > 1
-    return shared and os.name == "posix" and needed(work, device).total <= memory_bytes() / 2
+    return shared and os.name == "posix" and has_room(work, 1)
+
+
+def has_room(work: Work, n_engines: int) -> bool:
+    """Whether so many engines fill half of a CPU's memory at most."""
+    return n_engines * needed(work, "cpu").total <= memory_bytes() / 2
 
 
 class Colleague:
@@ -58,10 +64,10 @@ class Colleague:
 
         told = pickle.dumps(work)
         self.threads: int = torch.get_num_threads()
-        self.todo: set[Judge] = set()
-        self.done: set[Judge] = set()
+        self.serves = has_room(work, 2)
+        self.todo: set[Judge | Serve] = set()
+        self.done: dict[Judge | Serve, float] = {}  # and the seconds that each took
         self.is_lost = False
-        self.spent_s = 0.0
         self.since = time.perf_counter()
         ours, theirs = Pipe()
         paths = os.pathsep.join(path or "." for path in sys.path)
@@ -80,14 +86,18 @@ class Colleague:
         self._tell(told)
         self._threads(max(1, self.threads // 2))
 
-    def give(self, units: Sequence[Judge], samples: Samples) -> None:
-        """Judge these units of one point, whose completions are the `samples`."""
+    @property
+    def is_idle(self) -> bool:
+        return not self.is_lost and not self.todo
+
+    def give(self, units: Sequence[Judge] | Sequence[Serve], samples: Samples | None = None) -> None:
+        """Serve, or judge units of one point, whose completions are the `samples`."""
         if not self.is_lost:
             self.todo |= set(units)
             self._tell(pickle.dumps((units, samples)))
 
-    def judged(self, wait: bool = False) -> Iterator[Judged]:
-        """What was judged since; at least one unit with `wait`, if there is any.  Raises what judging raised."""
+    def did(self, wait: bool = False) -> Iterator[Did]:
+        """What was done since; at least one unit with `wait`, if there is any.  Raises what that process raised."""
         while not self.is_lost and (not self._answers.empty() or (wait and self.todo)):
             answer, wait = self._answers.get(), False
             if isinstance(answer, BaseException):
@@ -97,12 +107,11 @@ class Colleague:
                 self.todo.clear()
                 return
             self.todo.discard(answer.unit)
-            self.done.add(answer.unit)
-            self.spent_s += answer.duration_s
+            self.done[answer.unit] = answer.duration_s
             yield answer
 
     def awaits(self, served: Sequence[Serve]) -> bool:
-        """Whether something of these points is still to be judged."""
+        """Whether something of these points is still to be done."""
         return bool({unit.position for unit in self.todo} & {unit.position for unit in served})
 
     @contextmanager
@@ -117,21 +126,25 @@ class Colleague:
             torch.set_num_threads(self.threads)
 
     def take_over(self) -> None:
-        """All threads are for judging from the next unit on."""
+        """All threads are that process' from its next unit on."""
         self._threads(self.threads)
 
     @property
     def state(self) -> str:
         """In words."""
         if self.is_lost:
-            return f"its process was lost after {len(self.done)} verdicts; the others come after the generating, here"
-        return f"{len(self.done)} verdicts, {len(self.todo)} wait"
+            return f"its process was lost after {len(self._of(Judge))} verdicts; the others come later, here"
+        return f"{len(self._of(Judge))} verdicts, {len(self.todo)} wait"
 
     def share(self) -> Share:
+        served, judged = self._of(Serve), self._of(Judge)
         return Share(
-            name="judging beside it", node="node 1", device="cpu", n_generated=0, n_judged=len(self.done),
-            generating_s=0.0, judging_s=self.spent_s, present_s=time.perf_counter() - self.since,
+            name="judging beside it", node="node 1", device="cpu", n_generated=len(served), n_judged=len(judged),
+            generating_s=sum(served), judging_s=sum(judged), present_s=time.perf_counter() - self.since,
         )  # fmt: skip
+
+    def _of(self, kind: type) -> list[float]:
+        return [seconds for unit, seconds in self.done.items() if isinstance(unit, kind)]
 
     def close(self) -> None:
         self.process.kill()
@@ -143,7 +156,7 @@ class Colleague:
         self._tell(pickle.dumps(n))
 
     def _tell(self, message: bytes) -> None:
-        with suppress(OSError):  # lost: `judged` says so
+        with suppress(OSError):  # lost: `did` says so
             self._line.send_bytes(message)
 
 
@@ -163,13 +176,13 @@ def judge(descriptor: int) -> None:
     line = Connection(descriptor)
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as badness:
         badness.write("500")  # where memory runs out, better this process than the one that stores
-    todo: SimpleQueue[tuple[Sequence[Judge], Samples]] = SimpleQueue()
+    todo: SimpleQueue[tuple[Sequence[Judge] | Sequence[Serve], Samples | None]] = SimpleQueue()
     threads = [1]
     with suppress(EOFError, OSError):  # nobody is there any more
         work: Work = line.recv()
         Thread(target=_obey, args=(line, todo, threads), daemon=True).start()
         try:
-            _judge_all(work, todo, threads, line.send)
+            _do_all(work, todo, threads, line.send)
         except Exception as error:
             line.send(_portable(error))
 
@@ -177,7 +190,7 @@ def judge(descriptor: int) -> None:
 def _obey(line: Connection, todo: Any, threads: list[int]) -> None:
     def put(message: Any) -> None:
         if message is None:
-            os._exit(0)  # nobody waits for what is being judged
+            os._exit(0)  # nobody waits for what is being done
         elif isinstance(message, int):
             threads[0] = message
         else:
@@ -186,22 +199,22 @@ def _obey(line: Connection, todo: Any, threads: list[int]) -> None:
     _received(line, put)
 
 
-def _judge_all(work: Work, todo: Any, threads: list[int], send: Callable[[Judged], None]) -> None:
+def _do_all(work: Work, todo: Any, threads: list[int], send: Callable[[Did], None]) -> None:
     import torch
 
     quieten()
-    worker = Worker(work, _no_engine, Judges("cpu"))
+
+    def opened() -> Engine:
+        return engines.engine_class(work.engine)(work.checkpoints, work.suite.dtype, "cpu")
+
+    worker = Worker(work, opened, Judges("cpu"), room_for_both=True)
     while True:
         units, samples = todo.get()
         for unit in units:
             torch.set_num_threads(threads[0])
             started = time.perf_counter()
             events = list(worker.do(unit, samples))
-            send(Judged(unit, events, time.perf_counter() - started))
-
-
-def _no_engine() -> Any:
-    raise RuntimeError("judges have no engine")
+            send(Did(unit, events, time.perf_counter() - started))
 
 
 def _portable(error: BaseException) -> BaseException:

@@ -5,6 +5,7 @@ what is to do and keeps what comes of it; a `Worker` does it, here in this proce
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -119,7 +120,9 @@ class Run:
         stages: Collection[Stage],
         first_results: Callable[[], None] | None,
     ) -> frozenset[Judge]:
-        """Serve here and have each point judged there as soon as it is stored.  Returns what was judged."""
+        """Serve here and have each point judged there as soon as it is stored; where that process would wait, it serves
+        one of the last.  Returns what was judged.
+        """
         worker.expect(serving)
         ahead = serving[:AHEAD]
         waiting = self.judging(stages)
@@ -128,20 +131,29 @@ class Run:
         title = f"Generating with {self.work.engine}, judging beside"
         with self._present(colleague), self.task(title, sum(map(self.size, serving)) + n_judging) as advance:
             self._hand_over(waiting, colleague)
-            for unit in serving:
+            left, served = deque(serving), set[Serve]()
+            while left:
+                unit = left.popleft()
                 with colleague.room():
                     self._do_one(unit, worker, advance)
-                if unit.piece is not None:
-                    self._hand_over(self.judging(stages, unit.position), colleague)
-                self._take(colleague, advance)
+                served.add(unit)
+                self._take(colleague, stages, advance)
+                spare = next(filter(worker.does_alone, reversed(left)), None)
+                if colleague.is_idle and colleague.serves and spare is not None:
+                    left.remove(spare)
+                    colleague.give([spare])
+                self._hand_over(self.judging(stages, unit.position) if unit.piece is not None else [], colleague)
                 if first_results is not None and unit not in ahead and not colleague.awaits(ahead):
                     first_results()
                     first_results = None
             worker.close()
             colleague.take_over()
             while colleague.todo:
-                self._take(colleague, advance, wait=True)
-        return frozenset(colleague.done)
+                self._take(colleague, stages, advance, wait=True)
+            for unit in serving:
+                if unit not in served and unit not in colleague.done:  # it was lost with that process
+                    self._do_one(unit, worker, advance)
+        return frozenset(unit for unit in colleague.done if isinstance(unit, Judge))
 
     @contextmanager
     def _present(self, colleague: Colleague) -> Iterator[None]:
@@ -157,11 +169,13 @@ class Run:
             chosen = list(of_one)
             colleague.give(chosen, self.samples_of(chosen[0]))
 
-    def _take(self, colleague: Colleague, advance: Advance, wait: bool = False) -> None:
-        for judged in colleague.judged(wait):
-            for event in judged.events:
-                self.keep(judged.unit, event)
-            advance(self.size(judged.unit))
+    def _take(self, colleague: Colleague, stages: Collection[Stage], advance: Advance, wait: bool = False) -> None:
+        for did in colleague.did(wait):
+            for event in did.events:
+                self.keep(did.unit, event)
+            advance(self.size(did.unit))
+            if isinstance(did.unit, Serve) and did.unit.piece is not None:
+                self._hand_over(self.judging(stages, did.unit.position), colleague)
         line(advance, "judging", colleague.state)
 
     @contextmanager

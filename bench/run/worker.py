@@ -25,10 +25,12 @@ EngineFactory = Callable[[], Engine]
 class Worker:
     """Does the units of one work, one at a time."""
 
-    def __init__(self, work: Work, engine_factory: EngineFactory, judges: Judges) -> None:
+    def __init__(self, work: Work, engine_factory: EngineFactory, judges: Judges, room_for_both: bool = False) -> None:
+        """room_for_both: the engine stays open while judges run."""
         self.work = work
         self.engine_factory = engine_factory
         self.judges = judges
+        self.room_for_both = room_for_both
         self._engine: Engine | None = None
         self._answers: dict[str, Answer] = {}  # of the mixtures beside the points: each is served and asked once
         self._coming: dict[int, str] = {}  # position -> sweep, of whole points that are known to be asked for
@@ -46,7 +48,8 @@ class Worker:
             case Serve():
                 yield from self._serve(unit, advance)
             case Judge() if samples is not None:
-                self.close()  # judges need the engine's memory
+                if not self.room_for_both:
+                    self.close()
                 evaluator = self.work.evaluators[unit.evaluator].evaluator
                 judging = partial(evaluator.judge, samples, self.judges, advance)
                 yield self._verdict(unit.evaluator, judging, samples.prompts)
@@ -56,6 +59,12 @@ class Worker:
                 advance(1)
             case _:
                 raise ValueError(f"{unit} without samples")
+
+    def does_alone(self, unit: Serve) -> bool:
+        """Whether the unit would not be completed here together with others of its sweep, as far as is known."""
+        if unit.position not in self._coming:
+            return unit.position not in self._ahead
+        return self._engine is not None and self._engine.mixtures_per_batch(*self._asked) == 1
 
     def close(self) -> None:
         """Give the engine's memory back."""

@@ -21,7 +21,8 @@ from bench.run import judging, stages
 from bench.run.judging import Colleague, helps
 from bench.run.prepare import Work
 from bench.run.stages import Run
-from bench.run.units import Judge
+from bench.run.units import Piece, Serve
+from bench.run.worker import Worker
 from bench.schema import Share, UserError
 from bench.store.write import Store
 from evaluators.base import Samples
@@ -64,9 +65,11 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 class Waiting(Colleague):
     """Gives each point only when the one before is judged, so that a suite of moments has first results in time."""
 
-    def give(self, units: Sequence[Judge], samples: Samples) -> None:
+    is_idle = False
+
+    def give(self, units: Any, samples: Samples | None = None) -> None:
         super().give(units, samples)
-        while self.todo and self._answers.qsize() < len(self.todo):
+        while self.todo and self._answers.qsize() < len(self.todo) and self.process.poll() is None:
             time.sleep(0.01)
 
 
@@ -79,7 +82,7 @@ def test_rows_are_those_of_one_process(
     here, beside = side_by_side(work, path, lambda: early.append(view(path, "results")))
     assert [view(path, name) for name in VIEWS] == [view(alone, name) for name in VIEWS]
     assert (here.n_generated, here.n_judged, beside.n_generated, beside.n_judged) == (6, 0, 0, 6 * 4)
-    assert 0 < beside.judging_s < beside.present_s
+    assert 0 < beside.judging_s < beside.present_s and beside.generating_s == 0
     (rows,) = early
     judged = {row[2:4] for row in rows if row[5] == "perplexity"}
     assert ("base", "{}") in judged and len(judged) < len({row[2:4] for row in view(path, "results")})
@@ -96,13 +99,73 @@ def test_what_was_generated_before_is_judged_too(work: Work, alone: Path, tmp_pa
 class Killed(Colleague):
     """Dies when it has been given the second point."""
 
+    is_idle = False
     given = 0
 
-    def give(self, units: Sequence[Judge], samples: Samples) -> None:
+    def give(self, units: Any, samples: Samples | None = None) -> None:
         super().give(units, samples)
         self.given += 1
         if self.given == 2:
             self.process.kill()
+
+
+class Idle(Waiting):
+    """Serves a mixture whenever it may."""
+
+    is_idle = True
+
+
+class KilledServing(Idle):
+    """Dies when it has been given the second mixture to serve."""
+
+    served = 0
+
+    def give(self, units: Any, samples: Samples | None = None) -> None:
+        self.served += samples is None
+        if self.served == 2:
+            self.process.kill()
+        super().give(units, samples)
+
+
+def test_a_second_process_without_work_serves_to_the_same_rows(
+    work: Work, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "Colleague", Idle)
+    path = tmp_path / "r.db"
+    here, beside = side_by_side(work, path)
+    assert [view(path, name) for name in VIEWS] == [view(alone, name) for name in VIEWS]
+    assert here.n_generated + beside.n_generated == 6 and beside.n_generated >= 2 and beside.generating_s > 0
+    assert (here.n_judged, beside.n_judged) == (0, 6 * 4)
+
+
+def test_a_mixture_that_was_lost_with_it_is_served_here(
+    work: Work, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "Colleague", KilledServing)
+    path = tmp_path / "r.db"
+    here, beside = side_by_side(work, path)
+    assert [view(path, name) for name in VIEWS] == [view(alone, name) for name in VIEWS]
+    assert here.n_generated + beside.n_generated == 6 and beside.n_generated <= 1
+
+
+def test_it_serves_nothing_where_two_engines_fill_the_memory(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = judging.needed(work, "cpu").total
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(judging, "memory_bytes", lambda: 3 * needed)
+    assert helps(work, "cpu") and not judging.has_room(work, 2)
+
+
+def test_what_is_completed_together_stays_together(work: Work) -> None:
+    """The suite's rows are few, so that its points in logit space share a batch."""
+    worker = Worker(work, CountingEngines(work), Judges("cpu"))
+    units = [Serve(position, Piece(), ()) for position in range(len(work.points))]
+    worker.expect(units)
+    logits = [u for u in units if work.points[u.position].recipe.space == "logits"]
+    assert len(logits) > 1
+    assert [u for u in units if not worker.does_alone(u)] == logits
+    with closing(worker):
+        list(worker.do(logits[0]))
+        assert not worker.does_alone(logits[1])
 
 
 def test_a_second_process_that_is_lost_costs_no_row(
@@ -161,7 +224,7 @@ def test_it_does_not_help_where_the_engine_fills_the_memory(work: Work, monkeypa
     assert not helps(work, "cpu")
 
 
-def test_a_plan_with_a_second_process_takes_as_long_as_the_busier_one(
+def test_a_plan_with_a_second_process_takes_at_least_half(
     tiny_suite: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the rates of a stored run, for a suite whose seed makes all of it new."""
