@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from bench.engines.sampling import NO_NUMBERS, Draw, draw_highest, draw_once, from_step, redraw, uniforms
 from bench.engines.stream import Stream
-from bench.schema import Sampling
+from bench.schema import Sampling, UserError
 from bench.serving import NotFiniteError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ROWS = 128  # above as many, numbers of rows that have a loop of their own are this far apart; below, powers of two
 ROOM = 16  # tokens that rooms are apart
+OFF = "LERPBENCH_CUDA_GRAPHS"  # 0: decode with growing caches, kernel by kernel
 LARGEST_SHARE = 0.4  # of the device's memory that the caches of all loops may take
 
 
@@ -217,8 +218,14 @@ class Loop:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         self.step.zero_()
-        with torch.cuda.graph(graph):
-            self.draw = self._kernels()
+        try:
+            with torch.cuda.graph(graph):
+                self.draw = self._kernels()
+        except RuntimeError as error:
+            told = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"engine transformers: no CUDA graph holds a step of these models ({told}); set {OFF}=0"
+            ) from error
         self.graph = graph
 
 

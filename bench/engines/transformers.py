@@ -5,6 +5,7 @@ behind its own prefix, and the next tokens' distributions are mixed at each step
 Activation space: a hook on one layer.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import product
@@ -30,12 +31,12 @@ from bench.engines.sampling import (
     row_keys,
     uniforms,
 )
-from bench.engines.static import Loops, Rows
+from bench.engines.static import OFF, Loops, Rows
 from bench.engines.steering import steer, steering_vector
 from bench.engines.stream import Member, Stream, require_decodable, right_padded
 from bench.progress import Advance, silent
 from bench.schema import STEERING, Completion, Prompt, Recipe, Sampling
-from bench.suite.architecture import Architecture, architecture
+from bench.suite.architecture import Architecture, architecture, rows_at_once
 from bench.suite.checkpoints import Checkpoint
 from bench.suite.heads import Head, head_of
 from bench.suite.loading import end_of_text, load_model, load_tokenizer
@@ -60,12 +61,12 @@ class TransformersEngine:
         batch_rows: int | None = None,
         static: bool | None = None,
     ) -> None:
-        """static: decode with fixed shapes (`bench.engines.static`); by default on a GPU."""
+        """static: decode with fixed shapes (`bench.engines.static`); by default on a GPU, unless `OFF` is 0 there."""
         self.checkpoints = dict(checkpoints)
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.device = device
-        self.batch_rows = batch_rows or (640 if device == "cpu" else 1024)
-        self.static = device != "cpu" if static is None else static
+        self.batch_rows = batch_rows or rows_at_once(device)
+        self.static = device != "cpu" and os.environ.get(OFF) != "0" if static is None else static
         self.loops = Loops()
         self._scratch: Tensor | None = None
         self._weights = FlatWeights(self.checkpoints, self._load, self.dtype, device)
@@ -357,7 +358,7 @@ class TransformersModel:
                 chunks.append(most_likely(mixed))
                 continue
             tempered = mixed if sampling.temperature == 1 else mixed.div_(sampling.temperature)
-            work = self.engine.scratch(len(mixed), mixed.shape[-1])
+            work = None if mixed.is_cuda else self.engine.scratch(len(mixed), mixed.shape[-1])
             drawn, again = first_draw(tempered, top_p, noise[part], allowed, work)
             chunks.append(drawn)
             rejected.append(again._replace(rows=again.rows + start))

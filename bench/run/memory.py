@@ -13,12 +13,11 @@ from bench.engines.vllm_support import VllmSettings
 from bench.experts.plan import PlannedExpert
 from bench.run.prepare import Work
 from bench.schema import Recipe
-from bench.suite.architecture import architecture
+from bench.suite.architecture import architecture, rows_at_once
 from bench.suite.checkpoints import Checkpoint, header, weight_files
 from bench.suite.loading import load_tokenizer
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-ROWS = 640  # that the transformers engine decodes together
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def needed(work: Work, device: str) -> Memory:
     else:
         longest = max((prompt.text for prompt in work.prompts), key=len)
         prompt_tokens = len(load_tokenizer(next(iter(checkpoints.values())))(longest, verbose=False)["input_ids"])
-        cache = ROWS * (prompt_tokens + work.suite.sampling.max_new_tokens) * in_cache
+        cache = rows_at_once(device) * (prompt_tokens + work.suite.sampling.max_new_tokens) * in_cache
     return Memory(
         anchors=sum(path.stat().st_size for name in mixed for path in weight_files(checkpoints[name].path)),
         served=max((parameters(checkpoints[name]) * size for name in mixed), default=0),

@@ -28,6 +28,11 @@ class Architecture:
         return 2 * self.layers * self.kv_heads * self.head_size
 
 
+def rows_at_once(device: str) -> int:
+    """How many completions the transformers engine decodes together, for which it holds keys and values."""
+    return 640 if device == "cpu" else 1024
+
+
 def architecture(checkpoint: Checkpoint) -> Architecture:
     """Raises UserError for a model that transformers does not know as a causal language model."""
     from transformers import AutoConfig

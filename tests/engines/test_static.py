@@ -5,6 +5,7 @@ On a CPU the same kernels run that a CUDA graph holds on a GPU; `tools.gpu_check
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import torch
 from bench.engines import static
 from bench.engines.static import bucket
 from bench.engines.transformers import TransformersEngine
-from bench.schema import Completion, Prefixed, Prompt, Recipe, Sampling, Steering
+from bench.schema import Completion, Prefixed, Prompt, Recipe, Sampling, Steering, UserError
 from bench.serving import NotFiniteError
 from bench.suite.checkpoints import resolve
 
@@ -129,3 +130,24 @@ def test_a_steered_model_decodes_with_growing_caches(fixed: TransformersEngine, 
     before = len(fixed.loops._kept)
     assert drawn(fixed, steered, SAMPLED) == drawn(growing, steered, SAMPLED)
     assert len(fixed.loops._kept) == before
+
+
+def test_a_step_that_no_graph_holds_is_one_line(fixed: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    for name in ("Stream", "CUDAGraph", "stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    monkeypatch.setattr(torch.cuda, "graph", refused)
+    loop = static.Loop.__new__(static.Loop)
+    loop.step = torch.zeros(1)
+    monkeypatch.setattr(loop, "_kernels", lambda: None, raising=False)
+    with pytest.raises(UserError, match=r"stream is capturing more.*LERPBENCH_CUDA_GRAPHS=0"):
+        loop._capture()
+
+
+def test_graphs_can_be_turned_off(tiny_trio: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = {"base": resolve(str(tiny_trio["base"]))}
+    assert TransformersEngine(checkpoints, "float32", "cuda").static
+    monkeypatch.setenv("LERPBENCH_CUDA_GRAPHS", "0")
+    assert not TransformersEngine(checkpoints, "float32", "cuda").static

@@ -11,7 +11,8 @@ import torch
 from transformers import GPT2TokenizerFast, LlamaConfig, LlamaForCausalLM
 
 import lerpbench
-from bench.run.memory import ROWS, needed, parameters
+from bench.run.memory import needed, parameters
+from bench.suite.architecture import rows_at_once
 from bench.suite.checkpoints import Checkpoint
 
 
@@ -27,7 +28,9 @@ def test_memory_by_hand(tiny_suite: Path) -> None:
     assert 3 * 4 * one <= found.anchors < 3 * 4 * one + 3 * 10_000  # the files' headers beside the numbers
     longest = len(work.prompts[4].text.split())  # "The actors are great"; in tokens at least a word each
     per_token = 3 * 2 * 2 * 64 * 4  # members, keys and values, layers, width, bytes
-    assert found.cache % (ROWS * per_token) == 0 and found.cache >= ROWS * per_token * (longest + 6)
+    assert found.cache % (rows_at_once("cpu") * per_token) == 0 and found.cache >= rows_at_once("cpu") * per_token * (
+        longest + 6
+    )
     assert found.total == found.anchors + found.served + found.members + found.cache
     weights_alone = needed(lerpbench.prepare(str(tiny_suite), "transformers", ["g1"]), "cpu")
     assert weights_alone.members == 0 and weights_alone.cache == found.cache / 3
@@ -63,7 +66,7 @@ def test_a_model_of_seven_billion_is_reckoned_from_its_headers(
     found = needed(replace(work, suite=suite, checkpoints=checkpoints), "cpu")
     assert found.served == 2 * each and found.members == 0
     assert 0 <= found.anchors - 3 * 2 * each < 3 * 100_000  # the headers
-    assert found.cache % (ROWS * 2 * 32 * 4096 * 2) == 0  # rows, keys and values, layers, width, bytes
+    assert found.cache % (rows_at_once("cpu") * 2 * 32 * 4096 * 2) == 0  # rows, keys and values, layers, width, bytes
 
 
 MIXING = """
