@@ -3,7 +3,7 @@
 A row's query meets the keys of its prompt, which stand once for all rows that continue it and are read in one matrix
 product (shared-prefix attention: Juravsky et al. 2024, arXiv 2402.05099, section 3), and the keys of its own tokens,
 which nothing shares: a stream through memory, which plain products and sums read faster than a batched matrix product
-of single queries (docs/SPEED.md).  One softmax goes over both.
+where heads are small and each has keys of its own (docs/SPEED.md).  One softmax goes over both.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 FEW = 8  # queries a row for which torch's own attention takes twice as long
+LARGE = 64  # size of heads from which on matrix products read a row's own keys faster
 AT_ONCE = 2**19  # products of queries and keys: 2 MiB, so that their sums find them in cache
 
 
@@ -119,6 +120,8 @@ def decoding_attention(
 
 def own_scores(query: Tensor, key: Tensor) -> Tensor:
     """(B, K, G, T): each row's queries (B, K, G, d) times its keys (B, K, T, d), which lie with time first."""
+    if _by_products(query.shape[2], query.shape[3]):
+        return torch.bmm(query.flatten(0, 1), _time_first(key).permute(1, 2, 0)).view(*query.shape[:3], -1)
     keys, parts = key.permute(2, 0, 1, 3)[:, :, :, None], []  # (T, B, K, 1, d)
     for rows in _pieces(len(query), key.shape[2] * query[0].numel()):
         parts.append((keys[:, rows] * query[rows]).sum(dim=-1).permute(1, 2, 3, 0))
@@ -127,11 +130,24 @@ def own_scores(query: Tensor, key: Tensor) -> Tensor:
 
 def own_mixed(weights: Tensor, value: Tensor) -> Tensor:
     """(B, K, G, e): each row's values (B, K, T, e), which lie with time first, weighted by (B, K, G, T)."""
+    if _by_products(weights.shape[2], value.shape[3]):
+        mixed = torch.bmm(weights.flatten(0, 1), _time_first(value).transpose(0, 1))
+        return mixed.view(*weights.shape[:3], -1)
     values, parts = value.permute(2, 0, 1, 3)[:, :, :, None], []  # (T, B, K, 1, e)
     over_time = weights.permute(3, 0, 1, 2)[..., None]  # (T, B, K, G, 1)
     for rows in _pieces(len(weights), weights[0].numel() * value.shape[3]):
         parts.append((values[:, rows] * over_time[:, rows]).sum(dim=0))
     return torch.cat(parts)
+
+
+def _by_products(group: int, size: int) -> bool:
+    """Whether matrix products are faster: several queries share a head's keys, or heads are large."""
+    return group > 1 or size >= LARGE
+
+
+def _time_first(x: Tensor) -> Tensor:
+    """(T, B K, d) of (B, K, T, d) that lies so."""
+    return x.permute(2, 0, 1, 3).flatten(1, 2)
 
 
 def _pieces(rows: int, each: int) -> list[slice]:
