@@ -91,7 +91,9 @@ class Engine(Protocol):
     def sweep(
         self, recipes: Sequence[Recipe], prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent
     ) -> list[list[Completion]]:
-        """The completions of each of some recipes of one `sweep_of`, as each alone has them."""
+        """The completions of each of some recipes of one `sweep_of`, as each alone has them; on a GPU and on vLLM, but
+        for rounding.
+        """
         ...
 
     def mixtures_per_batch(self, prompts: Sequence[Prompt], sampling: Sampling) -> int:
