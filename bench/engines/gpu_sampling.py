@@ -7,7 +7,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 64  # tokens whose weights are summed at once, as in `bench.engines.sampling`
 TILE = 2048  # tokens that are read at once
 WARPS = 16
 
@@ -50,19 +49,20 @@ def _above(weights, edge, found, row_stride, vocabulary, tile: tl.constexpr):  #
     tl.store(found + row, tl.sum(mass, axis=0))
 
 
-def weigh(logits: Tensor, allowed: Tensor | None) -> Tensor:
+def weigh(logits: Tensor, allowed: Tensor | None, block: int) -> Tensor:
     """exp(z - max z) of each row in the place of the logits z, 0 where not allowed.
 
-    logits: (B, V) float32, V last in memory; allowed: (B, V) bool.  Returns their sums by blocks of tokens, (B, n).
+    logits: (B, V) float32, V last in memory; allowed: (B, V) bool.  Returns the sums of each `block` of
+    them, a power of two, (B, n).
     """
     rows, vocabulary = logits.shape
-    n_blocks = triton.cdiv(vocabulary, BLOCK)
+    n_blocks = triton.cdiv(vocabulary, block)
     sums = torch.empty(rows, n_blocks, device=logits.device)
     mask = logits if allowed is None else allowed.contiguous().view(torch.uint8)
     launch: Any = _weigh[(rows,)]
     launch(
         logits, mask, sums, logits.stride(0), mask.stride(0), vocabulary, n_blocks,
-        masked=allowed is not None, block=BLOCK, tile=TILE, num_warps=WARPS,
+        masked=allowed is not None, block=block, tile=TILE, num_warps=WARPS,
     )  # fmt: skip
     return sums
 

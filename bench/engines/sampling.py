@@ -117,7 +117,7 @@ def draw_once(
     if logits.is_cuda:
         from bench.engines.gpu_sampling import mass_above, weigh
 
-        weights, blocks = logits, weigh(logits, allowed)
+        weights, blocks = logits, weigh(logits, allowed, BLOCK)
     else:
         weights = logits.sub_(logits.amax(dim=-1, keepdim=True)).exp_()  # (B, V), not normalised
         if allowed is not None:

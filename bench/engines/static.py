@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from bench.engines.sampling import NO_NUMBERS, Draw, draw_highest, draw_once, from_step, redraw, uniforms
+from bench.engines.sampling import NO_NUMBERS, Draw, draw_highest, draw_once, redraw
 from bench.engines.stream import Stream
 from bench.schema import Sampling, UserError
 from bench.serving import NotFiniteError
@@ -29,11 +29,12 @@ LARGEST_SHARE = 0.4  # of the device's memory that the caches of all loops may t
 
 
 class Rows(NamedTuple):
-    """What tells rows apart, each (B,) int64."""
+    """What tells rows apart."""
 
-    prompt: Tensor  # the place of the one that it continues
-    mixture: Tensor  # the place of its own
-    keys: Tensor  # of its random numbers
+    prompt: Tensor  # (B,) int64, the place of the one that it continues
+    mixture: Tensor  # (B,) int64, the place of its own
+    keys: Tensor  # (B,) int64, of its random numbers
+    noise: Tensor  # (B, steps) float64, the first of them for each step
 
 
 class Shape(NamedTuple):
@@ -63,13 +64,11 @@ class Loops:
 
         Returns the tokens drawn for each row, (B, steps) int64, and nothing of use behind an end token.
         """
-        steps = sampling.max_new_tokens
-        noise = uniforms(from_step(rows.keys[:, None], torch.arange(steps, device=rows.keys.device)), 0, 0)
-        first = model.draw([h[rows.prompt] for h in hidden], sampling, rows.keys, 0, rows.mixture, noise[:, 0])
-        if steps == 1:
+        first = model.draw([h[rows.prompt] for h in hidden], sampling, rows.keys, 0, rows.mixture, rows.noise[:, 0])
+        if sampling.max_new_tokens == 1:
             return first[:, None]
         loop = self._loop_for(model, streams, len(first), sampling)
-        loop.start(model, streams, rows, noise, first, end)
+        loop.start(model, streams, rows, first, end)
         return loop.finish()[: len(first)]
 
     def clear(self) -> None:
@@ -127,20 +126,19 @@ class Loop:
         model: "TransformersModel",
         streams: Sequence[Stream],
         rows: Rows,
-        noise: Tensor,
         first: Tensor,
         end: int,
     ) -> None:
-        """Take other prompts, coefficients and noise (B, steps).  first: (B,) the first token of each row.
+        """Take other prompts, coefficients and noise.  first: (B,) the first token of each row.
 
         Rows that are too many for B are copies of the first one, and ended.
         """
         spare = len(self.tokens) - len(first)
-        filled = [torch.cat([x, x[:1].expand(spare)]) for x in (rows.prompt, rows.mixture, rows.keys, first)]
-        prompt, mixture, keys, tokens = filled
+        filled = [torch.cat([x, x[:1].expand(spare, *x.shape[1:])]) for x in (*rows, first)]
+        prompt, mixture, keys, noise, tokens = filled
         self.keys.copy_(keys)
         self.tokens.copy_(tokens)
-        self.noise.copy_(torch.cat([noise, noise[:1].expand(spare, -1)]).t())
+        self.noise.copy_(noise.t())
         self.coefficients.copy_(torch.tensor(model.coefficients, device=keys.device)[mixture].t()[..., None])
         self.going.copy_(torch.arange(len(self.tokens), device=keys.device) < len(first))
         self.end.fill_(end)

@@ -308,14 +308,14 @@ class TransformersModel:
         repeats = torch.arange(len(prompts), device=device).repeat_interleave(sampling.samples).repeat(self.n_mixtures)
         mixture = torch.arange(self.n_mixtures, device=device).repeat_interleave(len(keys))
         keys = keys.to(device).repeat(self.n_mixtures)
+        steps = torch.arange(sampling.max_new_tokens, device=device)
+        noise = uniforms(from_step(keys[:, None], steps), 0, 0)  # (B, steps)
         if fixed:
-            rows = Rows(repeats, mixture, keys)
+            rows = Rows(repeats, mixture, keys, noise)
             return finished_rows(self.engine.loops.decode(self, streams, hidden, rows, sampling, end), end)
         for stream in streams:
             stream.fork(repeats)
         hidden = [h[repeats] for h in hidden]  # m x (B, h)
-        steps = torch.arange(sampling.max_new_tokens, device=device)
-        noise = uniforms(from_step(keys[:, None], steps), 0, 0)  # (B, steps)
         drawn = torch.full((len(repeats), sampling.max_new_tokens), end, device=device)
         live = torch.arange(len(repeats), device=device)  # rows that are decoded
         going = torch.ones_like(live, dtype=torch.bool)  # those of them that have no end yet

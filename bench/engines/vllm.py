@@ -23,7 +23,7 @@ from bench.engines.vllm_support import (
     SHARD_PROMPTS,
     WORKER,
     VllmSettings,
-    attention_of,
+    attention_config,
     prompt_seed,
     require_supported,
     set_environment,
@@ -203,7 +203,7 @@ class VllmEngine:
             arguments["block_size"] = 32  # the default, 128, would round every short completion up
         else:
             if space == "logits":
-                arguments["attention_config"] = attention_of([self.architectures[name] for name in names])
+                arguments["attention_config"] = attention_config([self.architectures[name] for name in names])
             if not settings.eager:
                 arguments["compilation_config"] = settings.compilation()
         return arguments

@@ -79,7 +79,7 @@ def require_supported(checkpoint: Checkpoint, device: str = "cuda") -> None:
         )
 
 
-def attention_of(members: Sequence[Architecture]) -> dict[str, Any] | None:
+def attention_config(members: Sequence[Architecture]) -> dict[str, Any] | None:
     """vLLM's `attention_config` for several models behind one on a GPU; None for its own choice.
 
     It plans attention by the first one's heads: FlashAttention by their number, too, Triton by their size alone.

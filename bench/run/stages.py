@@ -131,18 +131,18 @@ class Run:
         title = f"Generating with {self.work.engine}, judging beside"
         with self._present(colleague), self.task(title, sum(map(self.size, serving)) + n_judging) as advance:
             self._hand_over(waiting, colleague)
-            left, served = deque(serving), set[Serve]()
+            left, lent = deque(serving), list[Serve]()
             while left:
                 unit = left.popleft()
                 with colleague.room():
                     self._do_one(unit, worker, advance)
-                served.add(unit)
                 self._take(colleague, stages, advance)
-                spare = next(filter(worker.does_alone, reversed(left)), None)
-                if colleague.is_idle and colleague.serves and spare is not None:
-                    left.remove(spare)
-                    colleague.give([spare])
-                self._hand_over(self.judging(stages, unit.position) if unit.piece is not None else [], colleague)
+                if colleague.is_idle and colleague.serves:
+                    for spare in [other for other in left if worker.does_alone(other)][-1:]:
+                        left.remove(spare)
+                        lent.append(spare)
+                        colleague.give([spare])
+                self._have_judged(unit, stages, colleague)
                 if first_results is not None and unit not in ahead and not colleague.awaits(ahead):
                     first_results()
                     first_results = None
@@ -150,8 +150,8 @@ class Run:
             colleague.take_over()
             while colleague.todo:
                 self._take(colleague, stages, advance, wait=True)
-            for unit in serving:
-                if unit not in served and unit not in colleague.done:  # it was lost with that process
+            for unit in lent:
+                if unit not in colleague.done:  # it was lost with that process
                     self._do_one(unit, worker, advance)
         return frozenset(unit for unit in colleague.done if isinstance(unit, Judge))
 
@@ -164,6 +164,11 @@ class Run:
             finally:
                 self.shares = [colleague.share()]
 
+    def _have_judged(self, unit: Unit, stages: Collection[Stage], colleague: Colleague) -> None:
+        """What a unit completed, where it did."""
+        if isinstance(unit, Serve) and unit.piece is not None:
+            self._hand_over(self.judging(stages, unit.position), colleague)
+
     def _hand_over(self, units: Sequence[Judge], colleague: Colleague) -> None:
         for _, of_one in groupby(units, key=lambda unit: unit.position):
             chosen = list(of_one)
@@ -174,8 +179,7 @@ class Run:
             for event in did.events:
                 self.keep(did.unit, event)
             advance(self.size(did.unit))
-            if isinstance(did.unit, Serve) and did.unit.piece is not None:
-                self._hand_over(self.judging(stages, did.unit.position), colleague)
+            self._have_judged(did.unit, stages, colleague)
         line(advance, "judging", colleague.state)
 
     @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.engines.sampling import block_sums, draw_once, nucleus, row_keys, sample_nucleus
+from bench.engines.sampling import BLOCK, block_sums, draw_once, nucleus, row_keys, sample_nucleus
 from bench.engines.transformers import TransformersEngine
 from bench.schema import Prompt, Recipe, Sampling
 from bench.suite.checkpoints import resolve
@@ -50,7 +50,7 @@ def test_the_samplers_passes_are_torchs(vocabulary: int, masked: bool) -> None:
     logits = 3 * torch.randn(7, vocabulary + 63, device="cuda")[:, :vocabulary]
     allowed = torch.rand(7, vocabulary, device="cuda") < 0.5 if masked else None
     expected = (logits.double() - logits.amax(dim=-1, keepdim=True)).exp() * (1 if allowed is None else allowed)
-    sums = weigh(logits, allowed)
+    sums = weigh(logits, allowed, BLOCK)
     torch.testing.assert_close(logits.double(), expected, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(sums, block_sums(logits), atol=1e-6, rtol=1e-5)
     edge = logits[:, 5:6]

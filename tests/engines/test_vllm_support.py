@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from bench.engines import require_servable, vllm, vllm_support
-from bench.engines.vllm_support import VllmSettings, attention_of, require_supported, why_not
+from bench.engines.vllm_support import VllmSettings, attention_config, require_supported, why_not
 from bench.schema import Draft, Prefixed, Recipe, Rule, Steering, UserError
 from bench.suite.architecture import Architecture
 from bench.suite.checkpoints import Checkpoint
@@ -119,10 +119,10 @@ def test_graphs_of_pieces_serve_larger_steps() -> None:
 
 def test_unequal_members_have_an_attention_that_looks_at_each() -> None:
     large, small = (Architecture("gpt2", 300, 2, 64 * n, n, n, 64, 128) for n in (12, 6))
-    assert attention_of([large, large]) is None
-    assert attention_of([large, small]) == {"backend": "TRITON_ATTN"}
+    assert attention_config([large, large]) is None
+    assert attention_config([large, small]) == {"backend": "TRITON_ATTN"}
     with pytest.raises(UserError, match=r"sizes 64, 80.*--engine transformers"):
-        attention_of([large, replace(large, head_size=80)])
+        attention_config([large, replace(large, head_size=80)])
 
 
 def test_kv_cache_by_hand() -> None:
