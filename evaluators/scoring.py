@@ -23,7 +23,7 @@ Precision = Literal["float32", "bfloat16"]
 Item = TypeVar("Item", bound=Hashable)
 Nats = NDArray[np.float64]
 
-TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 32768}  # where a batch starts; halved when the device runs out of memory
+TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}  # where a batch starts; halved when the device runs out of memory
 HEAD_ROWS = 256  # hidden states that the head's weights are read for, at least
 LOGITS_AT_ONCE = {"cpu": 2**17, "cuda": 2**27}  # float32 logits in one log-softmax: 512 KiB, half of a cache; 512 MiB
 

@@ -7,7 +7,7 @@ A user's mistake raises `UserError`.
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from evaluators.judges import Judges
 from methods.base import FiniteFloat, Method, logits, weights
 
 if TYPE_CHECKING:
+    from bench.run.judging import SecondProcess
     from bench.run.parity import ParityReport
     from bench.run.prepare import Work
     from bench.run.stages import Stage
@@ -169,25 +170,31 @@ def run(
     tracker = find(log)
     if site is not None:
         require_folder(Path(site))
-    work = _with_experts(load(suite), db, engine, only, limit_prompts, workers, ray, task)
-    command = command or f"lerpbench.run({work.suite.name!r})"
-    device = _device()
-    with closing(_store(db)) as store:
-        with tracked(tracker, work.suite, work.engine) as told:
-            one_run = Run(work, store, _environment(store), task, command, told)
-            record(work.experts, store, one_run.suite_id)
-            shares: Sequence[Share] = ()
-            if workers is None and ray is None:
-                quick = live and engines.quick_to_open(work.engine)
-                early = partial(_first_pages, db, site, task) if site and quick else None
-                one_run.execute(_opener(work, device), Judges(device), stages, early)
-            else:
-                from bench.cluster import nodes, points
+    suite, every_stage = load(suite), set(STAGES) <= set(stages)
+    with ExitStack() as beside:
+        second = None
+        if every_stage and workers is None and ray is None:
+            second = beside.enter_context(_second_process(suite, engine, only))
+        work = _with_experts(suite, db, engine, only, limit_prompts, workers, ray, task)
+        command = command or f"lerpbench.run({work.suite.name!r})"
+        device = _device()
+        with closing(_store(db)) as store:
+            with tracked(tracker, work.suite, work.engine) as told:
+                one_run = Run(work, store, _environment(store), task, command, told)
+                record(work.experts, store, one_run.suite_id)
+                shares: Sequence[Share] = ()
+                if workers is None and ray is None:
+                    quick = live and engines.quick_to_open(work.engine)
+                    early = partial(_first_pages, db, site, task) if site and quick else None
+                    one_run.execute(_opener(work, device), Judges(device), stages, early, second)
+                else:
+                    from bench.cluster import nodes, points
 
-                quieten()
-                shares = points.execute(one_run, nodes.number(str(workers or "auto")), ray, stages)
-        spec, whole = work.suite.overhead, work.complete and set(STAGES) <= set(stages)
-        timed = _timed(work, work.suite, store, spec, task, command, again=False) if spec and whole else []
+                    quieten()
+                    shares = points.execute(one_run, nodes.number(str(workers or "auto")), ray, stages)
+            beside.close()  # timing has the machine for itself
+            spec, whole = work.suite.overhead, work.complete and every_stage
+            timed = _timed(work, work.suite, store, spec, task, command, again=False) if spec and whole else []
     if site is not None:
         render(db, site)
     return Outcome(Path(db), work.suite.name, work.engine, one_run.failed, one_run.broken, timed, shares)
@@ -306,6 +313,23 @@ def _with_experts(
         return work
     finetune(suite, db, workers=workers, ray=ray, task=task)
     return prepare(suite, engine, only, limit_prompts)
+
+
+@contextmanager
+def _second_process(suite: Suite, engine: str, only: Sequence[str] | None) -> "Iterator[SecondProcess | None]":
+    """The process that judges, for a run that may want one: it imports what it takes while this one does."""
+    from bench import engines
+    from bench.run.judging import SecondProcess, is_shared
+    from bench.run.stages import ENOUGH
+    from bench.suite.points import canonical, plan_points
+
+    registry, chosen = methods.registry(), engines.choose(engine)
+    n_points = len(plan_points(canonical(suite, registry), registry, tuple(only or ())))
+    if n_points < ENOUGH or not is_shared(chosen, _device()):
+        yield None
+        return
+    with closing(SecondProcess(chosen)) as second:
+        yield second
 
 
 def _first_pages(db: AnyPath, site: AnyPath, task: Task) -> None:

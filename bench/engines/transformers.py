@@ -43,6 +43,7 @@ from bench.suite.loading import end_of_text, load_model, load_tokenizer
 from bench.suite.products import halved, has_bfloat16
 
 NEVER = -1  # an end-of-text token that no row draws
+ROWS_READ = {"cpu": 32, "cuda": 128}  # texts of about one length in a batch: few, so that little of it is padding
 KEPT_TEXTS = 2**17  # whose tokens are kept, since every point of a suite asks for the same prompts and sentences
 KEPT_BYTES = 2**28  # of hidden states that every point of a sweep in logit space asks for
 
@@ -399,8 +400,9 @@ class TransformersModel:
         ids = [self.token_ids(text) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: len(ids[i]))
         found: dict[int, NDArray[np.float32]] = {}
-        for start in range(0, len(order), ROWS_PER_CHUNK):
-            batch = order[start : start + ROWS_PER_CHUNK]
+        rows = ROWS_READ[self.engine.device]
+        for start in range(0, len(order), rows):
+            batch = order[start : start + rows]
             logprobs = self._chosen([ids[i] for i in batch]).cpu().numpy()
             ends = np.cumsum([len(ids[i]) for i in batch])[:-1]
             found |= zip(batch, np.split(logprobs, ends), strict=True)

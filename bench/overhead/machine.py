@@ -3,7 +3,6 @@
 Memory is the device's: allocated bytes on CUDA, resident bytes of this process on a CPU.
 """
 
-import ctypes
 import os
 import time
 from collections.abc import Iterator
@@ -13,8 +12,8 @@ from typing import Any, Protocol
 
 import torch
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-SMALL, LARGE = 2**16, 2**25
+from bench import malloc
+
 OTHERS_SHARE = 0.1  # of all cores: other programs may take this much before a machine counts as busy
 
 
@@ -75,14 +74,14 @@ class Cpu:
 
     @contextmanager
     def exact(self) -> Iterator[None]:
-        set_malloc(mmap_threshold=SMALL, trim_threshold=SMALL)
+        malloc.return_freed()
         try:
             yield
-        finally:  # where glibc's own moving thresholds end up once large tensors were freed: mallopt(3)
-            set_malloc(mmap_threshold=LARGE, trim_threshold=2 * LARGE)
+        finally:
+            malloc.keep_freed()
 
     def memory_bytes(self) -> int | None:
-        trim()
+        malloc.trim()
         return status_bytes("VmRSS")
 
     def reset_peak(self) -> None:
@@ -93,20 +92,6 @@ class Cpu:
 
     def peak_bytes(self) -> int | None:
         return status_bytes("VmHWM") if self._is_reset else None
-
-
-def set_malloc(mmap_threshold: int, trim_threshold: int) -> None:
-    """From how many bytes glibc takes a block from the system and returns it, instead of keeping it for later."""
-    with suppress(OSError, AttributeError):  # another C library
-        library = ctypes.CDLL(None)
-        library.mallopt(M_MMAP_THRESHOLD, mmap_threshold)
-        library.mallopt(M_TRIM_THRESHOLD, trim_threshold)
-
-
-def trim() -> None:
-    """Let glibc give free memory back, so that resident bytes are bytes in use."""
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def status_bytes(field: str) -> int | None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
+from threading import Event as Flag
 from threading import Thread
 from typing import Any
 
@@ -32,6 +33,8 @@ from bench.suite.loading import quieten
 from evaluators.base import Samples
 from evaluators.judges import Judges
 
+THERE = "there"  # what the second process says when it has its work
+
 
 @dataclass(frozen=True)
 class Did:
@@ -44,10 +47,14 @@ class Did:
 
 def helps(work: Work, device: str) -> bool:
     """Whether a second process can judge: on a CPU with two threads or more, and room for an engine beside judges."""
+    return is_shared(work.engine, device) and has_room(work, 1)
+
+
+def is_shared(engine: str, device: str) -> bool:
+    """Whether an engine leaves a second process some of this machine: of a CPU, one thread of several."""
     import torch
 
-    shared = device == "cpu" and engines.quick_to_open(work.engine) and torch.get_num_threads() > 1
-    return shared and os.name == "posix" and has_room(work, 1)
+    return os.name == "posix" and device == "cpu" and engines.quick_to_open(engine) and torch.get_num_threads() > 1
 
 
 def has_room(work: Work, n_engines: int) -> bool:
@@ -55,11 +62,35 @@ def has_room(work: Work, n_engines: int) -> bool:
     return n_engines * needed(work, "cpu").total <= memory_bytes() / 2
 
 
+class SecondProcess:
+    """A Python that imports what serving and judging take, and then waits for a work."""
+
+    def __init__(self, engine: str) -> None:
+        ours, theirs = Pipe()
+        paths = os.pathsep.join(path or "." for path in sys.path)
+        command = f"from bench.run.judging import judge; judge({theirs.fileno()}, {engine!r})"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", command], pass_fds=[theirs.fileno()],
+            env={"GOMP_SPINCOUNT": "10000", **os.environ, "PYTHONPATH": paths},
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            start_new_session=True,  # an interrupt is for this process, which then ends that one
+        )  # fmt: skip
+        theirs.close()
+        self.line = ours
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
 class Colleague:
     """The second process, as this one knows it.  Where it is lost, what it was given is not judged, and no more."""
 
-    def __init__(self, work: Work) -> None:
-        """Raises pickle.PicklingError, AttributeError or TypeError for an evaluator that no other process can have."""
+    def __init__(self, work: Work, second: SecondProcess | None = None) -> None:
+        """In the `second` process, if it is there.
+
+        Raises pickle.PicklingError, AttributeError or TypeError for an evaluator that no other process can have.
+        """
         import torch
 
         told = pickle.dumps(work)
@@ -69,26 +100,22 @@ class Colleague:
         self.done: dict[Judge | Serve, float] = {}  # and the seconds that each took
         self.is_lost = False
         self.since = time.perf_counter()
-        ours, theirs = Pipe()
-        paths = os.pathsep.join(path or "." for path in sys.path)
-        command = f"from bench.run.judging import judge; judge({theirs.fileno()})"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", command], pass_fds=[theirs.fileno()],
-            env={"GOMP_SPINCOUNT": "10000", **os.environ, "PYTHONPATH": paths},
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            start_new_session=True,  # an interrupt is for this process, which then ends that one
-        )  # fmt: skip
-        theirs.close()
-        self._line = ours
+        self.second = second or SecondProcess(work.engine)
+        self._is_there = Flag()
         self._answers: SimpleQueue[Any] = SimpleQueue()
-        self._reader = Thread(target=_received, args=(ours, self._answers.put), daemon=True)
+        self._reader = Thread(target=_received, args=(self.second.line, self._hear), daemon=True)
         self._reader.start()
         self._tell(told)
         self._threads(max(1, self.threads // 2))
 
+    def _hear(self, message: Any) -> None:
+        self._is_there.set()
+        if message != THERE:
+            self._answers.put(message)
+
     @property
     def is_idle(self) -> bool:
-        return not self.is_lost and not self.todo
+        return self._is_there.is_set() and not self.is_lost and not self.todo
 
     def give(self, units: Sequence[Judge] | Sequence[Serve], samples: Samples | None = None) -> None:
         """Serve, or judge units of one point, whose completions are the `samples`."""
@@ -116,10 +143,11 @@ class Colleague:
 
     @contextmanager
     def room(self) -> Iterator[None]:
-        """This process' threads while it serves: half of all where there is something to judge, else all."""
+        """This process' threads while it serves: half of all where that process starts or has work, else all."""
         import torch
 
-        torch.set_num_threads(max(1, self.threads // 2) if self.todo else self.threads)
+        is_busy = bool(self.todo) or not self._is_there.is_set()
+        torch.set_num_threads(max(1, self.threads // 2) if is_busy else self.threads)
         try:
             yield
         finally:
@@ -147,17 +175,16 @@ class Colleague:
         return [seconds for unit, seconds in self.done.items() if isinstance(unit, kind)]
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        self.second.close()
         self._reader.join()  # before the connection's number may be another file's
-        self._line.close()
+        self.second.line.close()
 
     def _threads(self, n: int) -> None:
         self._tell(pickle.dumps(n))
 
     def _tell(self, message: bytes) -> None:
         with suppress(OSError):  # lost: `did` says so
-            self._line.send_bytes(message)
+            self.second.line.send_bytes(message)
 
 
 def _received(line: Connection, put: Callable[[Any], None]) -> None:
@@ -171,15 +198,17 @@ def _received(line: Connection, put: Callable[[Any], None]) -> None:
 # ------------------------------------------------------------------------------------------ in the second process
 
 
-def judge(descriptor: int) -> None:
+def judge(descriptor: int, engine: str) -> None:
     """Do what comes through a connection until it is closed."""
     line = Connection(descriptor)
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as badness:
         badness.write("500")  # where memory runs out, better this process than the one that stores
     todo: SimpleQueue[tuple[Sequence[Judge] | Sequence[Serve], Samples | None]] = SimpleQueue()
     threads = [1]
+    engines.engine_class(engine)  # imports what takes seconds
     with suppress(EOFError, OSError):  # nobody is there any more
         work: Work = line.recv()
+        line.send(THERE)
         Thread(target=_obey, args=(line, todo, threads), daemon=True).start()
         try:
             _do_all(work, todo, threads, line.send)

@@ -15,7 +15,7 @@ from pickle import PicklingError
 from typing import Literal
 
 from bench.progress import Advance, Task, line
-from bench.run.judging import Colleague, helps
+from bench.run.judging import Colleague, SecondProcess, helps
 from bench.run.prepare import NamedEvaluator, Work
 from bench.run.tracking import Told, untold
 from bench.run.units import Broken, Completed, Event, Failed, Inspect, Judge, Piece, Serve, Survived, Unit, Verdict
@@ -55,19 +55,21 @@ class Run:
         judges: Judges,
         stages: Collection[Stage] = ALL_STAGES,
         first_results: Callable[[], None] | None = None,
+        second: SecondProcess | None = None,
     ) -> None:
         """Do what the stages ask for and the store lacks, on this machine.
 
         With `first_results`, some mixtures of the whole range are served and judged before the others, and it is called
         when that is stored; not where there are too few for that to come much before the end.  Where there is enough to
-        pay for its start, and a second process helps, that one judges while this one serves.
+        pay for its start, and a second process helps, that one judges while this one serves; in the `second`, if it is
+        there.
         """
         with self.recorded(), closing(Worker(self.work, engine_factory, judges)) as worker, self._alone(judges.device):
             serving, judged = self.serving(stages), frozenset[Judge]()
             if len(serving) >= ENOUGH:
                 ahead = spread(serving, AHEAD) if first_results is not None else []
                 serving = [*ahead, *(unit for unit in serving if unit not in ahead)]
-                colleague = self._colleague(stages, judges.device)
+                colleague = self._colleague(stages, judges.device, second)
                 if colleague is not None:
                     judged = self._side_by_side(serving, worker, colleague, stages, first_results)
                     serving = []
@@ -103,13 +105,13 @@ class Run:
 
     # ------------------------------------------------------------------------------------------ a second process
 
-    def _colleague(self, stages: Collection[Stage], device: str) -> Colleague | None:
+    def _colleague(self, stages: Collection[Stage], device: str, second: SecondProcess | None) -> Colleague | None:
         """Where there will be something to judge, and a process starts that can be sent the evaluators."""
         to_judge = {"generate", "evaluate"} <= set(stages) and self.work.looking_at("completions")
         if not to_judge or not helps(self.work, device):
             return None
         with suppress(AttributeError, TypeError, PicklingError, OSError):
-            return Colleague(self.work)
+            return Colleague(self.work, second)
         return None
 
     def _side_by_side(
@@ -266,9 +268,9 @@ class Run:
     # ------------------------------------------------------------------------------------------ what is to do
 
     def serving(self, stages: Collection[Stage]) -> list[Serve]:
-        """Each mixture that lacks completions or probes, once; mixtures of logits last.
+        """Each mixture that lacks completions or probes, once; mixtures of weights last.
 
-        An engine then builds what a space needs once.
+        An engine then builds what a space needs once, and the short units come where two processes are to end together.
         """
         asking = [place for place, item in enumerate(self.work.evaluators) if item.evaluator.looks_at == "mixture"]
         todo: dict[str, Serve] = {}
@@ -277,7 +279,7 @@ class Run:
             probes = [place for place in asking if "probe" in stages and self._lacks(place, planned.mixture)]
             if generate or probes:
                 todo.setdefault(planned.mixture, Serve(position, Piece() if generate else None, tuple(probes)))
-        return sorted(todo.values(), key=lambda unit: self.work.planned[unit.position].point.recipe.space == "logits")
+        return sorted(todo.values(), key=lambda unit: self.work.planned[unit.position].point.recipe.space == "weights")
 
     def judging(self, stages: Collection[Stage], position: int | None = None) -> list[Judge]:
         """The verdicts that stored completions lack, each once: of one point, or of all."""

@@ -1,14 +1,19 @@
 """Models and tokenizers from a checkpoint's files; what does not fit them is one line."""
 
+import os
+import sys
 import warnings
 from typing import Any
 
+from bench import malloc
 from bench.schema import UserError
 from bench.suite.checkpoints import Checkpoint
 
 
 def load_model(kind: Any, checkpoint: Checkpoint, **options: Any) -> Any:
     """`kind.from_pretrained` in evaluation mode, every parameter from the files, quick on a CPU.  Raises UserError.
+
+    This process then keeps memory that tensors free (`bench.malloc`).
 
     `kind`: one of transformers' Auto classes, which fill what the files lack with random numbers.
     """
@@ -23,6 +28,7 @@ def load_model(kind: Any, checkpoint: Checkpoint, **options: Any) -> Any:
     block_gelus(model)
     skip_dropouts(model)
     by_onednn(model)
+    malloc.keep_freed()
     return model.eval()
 
 
@@ -50,10 +56,12 @@ def _from_pretrained(kind: Any, checkpoint: Checkpoint, **options: Any) -> Any:
 
 def quieten() -> None:
     """Keep the libraries' own notes and bars off the terminal."""
-    import datasets
     from transformers.utils import logging
+
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # read when datasets is imported, which takes a while
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].disable_progress_bars()

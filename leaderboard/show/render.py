@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.resources import files
 from itertools import count
 from pathlib import Path, PurePath
@@ -352,7 +353,9 @@ def results_csv(board: Board) -> str:
     return out.getvalue()
 
 
+@cache
 def environment() -> jinja2.Environment:
+    """The templates, which are compiled once: a longer run renders twice."""
     env = jinja2.Environment(
         loader=jinja2.PackageLoader("leaderboard"),
         autoescape=True,
@@ -370,8 +373,12 @@ def environment() -> jinja2.Environment:
         "command": tidy_command,
         "address": share.address,
     }
-    env.globals |= {"rendered_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "ALL": ALL}
+    env.globals |= {"rendered_at": rendered_at, "ALL": ALL}
     return env
+
+
+def rendered_at() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def plotly_script() -> str:

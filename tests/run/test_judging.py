@@ -69,7 +69,7 @@ class Waiting(Colleague):
 
     def give(self, units: Any, samples: Samples | None = None) -> None:
         super().give(units, samples)
-        while self.todo and self._answers.qsize() < len(self.todo) and self.process.poll() is None:
+        while self.todo and self._answers.qsize() < len(self.todo) and self.second.process.poll() is None:
             time.sleep(0.01)
 
 
@@ -106,7 +106,7 @@ class Killed(Colleague):
         super().give(units, samples)
         self.given += 1
         if self.given == 2:
-            self.process.kill()
+            self.second.process.kill()
 
 
 class Idle(Waiting):
@@ -123,7 +123,7 @@ class KilledServing(Idle):
     def give(self, units: Any, samples: Samples | None = None) -> None:
         self.served += samples is None
         if self.served == 2:
-            self.process.kill()
+            self.second.process.kill()
         super().give(units, samples)
 
 
@@ -234,7 +234,7 @@ import sys, time
 import lerpbench as lb
 from bench.run.judging import Colleague
 colleague = Colleague(lb.prepare(sys.argv[1], "transformers"))
-print(colleague.process.pid, flush=True)
+print(colleague.second.process.pid, flush=True)
 time.sleep(600)
 """
 
