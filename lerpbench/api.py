@@ -7,7 +7,7 @@ A user's mistake raises `UserError`.
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from bench.progress import Advance, Task, Tracker, on_terminal, silent
 from bench.schema import Estimate, Metric, OverheadSpec, Prompt, Recipe, Share, Suite, UserError
 from bench.serving import ServedModel
 from bench.stats import ratio_statistic
-from bench.suite.load import load_suite
+from bench.suite.load import combinations, load_suite
 from bench.suite.loading import quieten
 from evaluators.base import (
     CheckpointEvaluator,
@@ -33,7 +33,6 @@ from evaluators.judges import Judges
 from methods.base import FiniteFloat, Method, logits, weights
 
 if TYPE_CHECKING:
-    from bench.run.judging import SecondProcess
     from bench.run.parity import ParityReport
     from bench.run.prepare import Work
     from bench.run.stages import Stage
@@ -61,9 +60,12 @@ STAGES: "tuple[Stage, ...]" = ("generate", "probe", "evaluate")
 
 def load(suite: AnySuite) -> Suite:
     """The suite, checked: every name is known, every parameter is valid."""
-    if isinstance(suite, Suite):
-        return suite
-    return load_suite(str(suite) if isinstance(suite, Path) else suite, methods.registry(), evaluators.registry())
+    given = _given(suite)
+    return given if isinstance(given, Suite) else load_suite(given, methods.registry(), evaluators.registry())
+
+
+def _given(suite: AnySuite) -> str | Mapping[str, Any] | Suite:
+    return str(suite) if isinstance(suite, Path) else suite
 
 
 def prepare(
@@ -162,20 +164,22 @@ def run(
     (docs/SCALE.md).  `task` shows progress (`bench.progress`); `command` goes on record.
     `log`: trackio or wandb are told each point's numbers when they are stored (`bench.run.tracking`).
     """
-    from bench import engines
-    from bench.experts.plan import record
-    from bench.run.stages import Run
-    from bench.run.tracking import find, tracked
+    from bench.run.second import SecondProcess, may_help
 
-    tracker = find(log)
-    if site is not None:
-        require_folder(Path(site))
-    suite, every_stage = load(suite), set(STAGES) <= set(stages)
+    every_stage, alone = set(STAGES) <= set(stages), workers is None and ray is None
     with ExitStack() as beside:
         second = None
-        if every_stage and workers is None and ray is None:
-            second = beside.enter_context(_second_process(suite, engine, only))
-        work = _with_experts(suite, db, engine, only, limit_prompts, workers, ray, task)
+        if every_stage and alone and may_help(engine, combinations(_given(suite), only or ())):
+            second = beside.enter_context(closing(SecondProcess()))  # before the imports below, which take seconds
+        from bench import engines
+        from bench.experts.plan import record
+        from bench.run.stages import Run
+        from bench.run.tracking import find, tracked
+
+        tracker = find(log)
+        if site is not None:
+            require_folder(Path(site))
+        work = _with_experts(load(suite), db, engine, only, limit_prompts, workers, ray, task)
         command = command or f"lerpbench.run({work.suite.name!r})"
         device = _device()
         with closing(_store(db)) as store:
@@ -183,7 +187,7 @@ def run(
                 one_run = Run(work, store, _environment(store), task, command, told)
                 record(work.experts, store, one_run.suite_id)
                 shares: Sequence[Share] = ()
-                if workers is None and ray is None:
+                if alone:
                     quick = live and engines.quick_to_open(work.engine)
                     early = partial(_first_pages, db, site, task) if site and quick else None
                     one_run.execute(_opener(work, device), Judges(device), stages, early, second)
@@ -313,23 +317,6 @@ def _with_experts(
         return work
     finetune(suite, db, workers=workers, ray=ray, task=task)
     return prepare(suite, engine, only, limit_prompts)
-
-
-@contextmanager
-def _second_process(suite: Suite, engine: str, only: Sequence[str] | None) -> "Iterator[SecondProcess | None]":
-    """The process that judges, for a run that may want one: it imports what it takes while this one does."""
-    from bench import engines
-    from bench.run.judging import SecondProcess, is_shared
-    from bench.run.stages import ENOUGH
-    from bench.suite.points import canonical, plan_points
-
-    registry, chosen = methods.registry(), engines.choose(engine)
-    n_points = len(plan_points(canonical(suite, registry), registry, tuple(only or ())))
-    if n_points < ENOUGH or not is_shared(chosen, _device()):
-        yield None
-        return
-    with closing(SecondProcess(chosen)) as second:
-        yield second
 
 
 def _first_pages(db: AnyPath, site: AnyPath, task: Task) -> None:

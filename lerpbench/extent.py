@@ -11,7 +11,7 @@ from bench import engines
 from bench.cluster.simulate import seconds_on
 from bench.engines.vllm import free_and_total_bytes
 from bench.experts.plan import PlannedExpert, training_s
-from bench.run import forecast, judging, stages
+from bench.run import forecast, judging, second
 from bench.run.memory import Memory, needed, trained_bytes
 from bench.run.prepare import Status, Work, status
 from bench.schema import Point, Suite, UserError, canonical_json
@@ -111,7 +111,7 @@ def _prepared(work: Work, name: str, store: Reader | None, free: int, workers: i
 
 def _seconds(workers: int, work: Work, left: Sequence[int], rates: forecast.Rates) -> float:
     """Where a run judges in a second process: that one's, or half of all where it can serve, too, and else waits."""
-    if workers > 1 or len(left) < stages.ENOUGH or not judging.helps(work, engines.device()):
+    if workers > 1 or len(left) < second.ENOUGH or not judging.helps(work, engines.device()):
         return seconds_on(workers, work, left, rates)
     recipes = [work.points[i].recipe for i in left]
     serving = forecast.seconds_to_serve(recipes, work.completions_per_point, rates)

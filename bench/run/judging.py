@@ -7,14 +7,11 @@ What comes of a unit depends neither on the process that does it nor on its thre
 
 import os
 import pickle
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Event as Flag
@@ -25,7 +22,8 @@ from bench import engines
 from bench.environment import memory_bytes
 from bench.run.memory import needed
 from bench.run.prepare import Work
-from bench.run.units import Event, Judge, Serve
+from bench.run.second import SecondProcess
+from bench.run.units import Event, Judge, Serve, Unit
 from bench.run.worker import Worker
 from bench.schema import Share, UserError
 from bench.serving import Engine
@@ -47,40 +45,15 @@ class Did:
 
 def helps(work: Work, device: str) -> bool:
     """Whether a second process can judge: on a CPU with two threads or more, and room for an engine beside judges."""
-    return is_shared(work.engine, device) and has_room(work, 1)
-
-
-def is_shared(engine: str, device: str) -> bool:
-    """Whether an engine leaves a second process some of this machine: of a CPU, one thread of several."""
     import torch
 
-    return os.name == "posix" and device == "cpu" and engines.quick_to_open(engine) and torch.get_num_threads() > 1
+    shared = device == "cpu" and engines.quick_to_open(work.engine) and torch.get_num_threads() > 1
+    return shared and os.name == "posix" and has_room(work, 1)
 
 
 def has_room(work: Work, n_engines: int) -> bool:
     """Whether so many engines fill half of a CPU's memory at most."""
     return n_engines * needed(work, "cpu").total <= memory_bytes() / 2
-
-
-class SecondProcess:
-    """A Python that imports what serving and judging take, and then waits for a work."""
-
-    def __init__(self, engine: str) -> None:
-        ours, theirs = Pipe()
-        paths = os.pathsep.join(path or "." for path in sys.path)
-        command = f"from bench.run.judging import judge; judge({theirs.fileno()}, {engine!r})"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", command], pass_fds=[theirs.fileno()],
-            env={"GOMP_SPINCOUNT": "10000", **os.environ, "PYTHONPATH": paths},
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            start_new_session=True,  # an interrupt is for this process, which then ends that one
-        )  # fmt: skip
-        theirs.close()
-        self.line = ours
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 class Colleague:
@@ -97,10 +70,10 @@ class Colleague:
         self.threads: int = torch.get_num_threads()
         self.serves = has_room(work, 2)
         self.todo: set[Judge | Serve] = set()
-        self.done: dict[Judge | Serve, float] = {}  # and the seconds that each took
+        self.done: dict[Unit, float] = {}  # and the seconds that each took
         self.is_lost = False
         self.since = time.perf_counter()
-        self.second = second or SecondProcess(work.engine)
+        self.second = second or SecondProcess()
         self._is_there = Flag()
         self._answers: SimpleQueue[Any] = SimpleQueue()
         self._reader = Thread(target=_received, args=(self.second.line, self._hear), daemon=True)
@@ -112,10 +85,6 @@ class Colleague:
         self._is_there.set()
         if message != THERE:
             self._answers.put(message)
-
-    @property
-    def is_idle(self) -> bool:
-        return self._is_there.is_set() and not self.is_lost and not self.todo
 
     def give(self, units: Sequence[Judge] | Sequence[Serve], samples: Samples | None = None) -> None:
         """Serve, or judge units of one point, whose completions are the `samples`."""
@@ -198,14 +167,14 @@ def _received(line: Connection, put: Callable[[Any], None]) -> None:
 # ------------------------------------------------------------------------------------------ in the second process
 
 
-def judge(descriptor: int, engine: str) -> None:
+def judge(descriptor: int) -> None:
     """Do what comes through a connection until it is closed."""
     line = Connection(descriptor)
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as badness:
         badness.write("500")  # where memory runs out, better this process than the one that stores
     todo: SimpleQueue[tuple[Sequence[Judge] | Sequence[Serve], Samples | None]] = SimpleQueue()
     threads = [1]
-    engines.engine_class(engine)  # imports what takes seconds
+    engines.engine_class(engines.QUICK[0])  # imports what takes seconds
     with suppress(EOFError, OSError):  # nobody is there any more
         work: Work = line.recv()
         line.send(THERE)

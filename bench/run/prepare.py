@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.engines import require_servable, require_supported, shard_prompts
 from bench.experts.leaks import require_no_leak
 from bench.experts.plan import PlannedExpert, given_checkpoints, learned, plan_experts
 from bench.registry import Registry
 from bench.schema import Point, Prompt, Recipe, Suite, UserError
-from bench.store.read import Reader
 from bench.suite import keys
 from bench.suite.architecture import architecture
 from bench.suite.chat import rendered
@@ -19,6 +18,9 @@ from bench.suite.loading import load_tokenizer
 from bench.suite.points import canonical, plan_points
 from bench.suite.prompts import load_prompts
 from evaluators.base import Evaluator, Subject
+
+if TYPE_CHECKING:
+    from bench.store.read import Reader
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ class Status:
     evaluations_stored: int
 
 
-def status(work: Work, store: Reader | None) -> Status:
+def status(work: Work, store: "Reader | None") -> Status:
     generations = {planned.generation for planned in work.planned}
     evaluations = {
         item.key(p.subject(item.evaluator))

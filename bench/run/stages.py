@@ -15,8 +15,10 @@ from pickle import PicklingError
 from typing import Literal
 
 from bench.progress import Advance, Task, line
-from bench.run.judging import Colleague, SecondProcess, helps
+from bench.run.judging import Colleague, helps
+from bench.run.pace import Pace
 from bench.run.prepare import NamedEvaluator, Work
+from bench.run.second import AHEAD, ENOUGH, SecondProcess
 from bench.run.tracking import Told, untold
 from bench.run.units import Broken, Completed, Event, Failed, Inspect, Judge, Piece, Serve, Survived, Unit, Verdict
 from bench.run.worker import EngineFactory, Worker
@@ -28,8 +30,6 @@ from evaluators.judges import Judges
 
 Stage = Literal["generate", "probe", "evaluate"]
 ALL_STAGES: tuple[Stage, ...] = ("generate", "probe", "evaluate")
-AHEAD = 6  # mixtures that are served and judged before all others, where somebody waits for first results
-ENOUGH = 2 * AHEAD  # mixtures for which first results, and a second process, are worth what they cost
 
 
 @dataclass(eq=False)
@@ -46,7 +46,7 @@ class Run:
     failed: dict[str, str] = field(default_factory=dict)  # a point's label -> why its mixture cannot be used
     shares: Sequence[Share] = ()  # who did what, as far as it is done
     _order: list[int] | None = None
-    _spent: list[tuple[bool, float]] = field(default_factory=list)  # in this process: (whether it served, seconds)
+    _done: dict[Unit, float] = field(default_factory=dict)  # in this process, and the seconds that each took
     _pieces: dict[str, dict[int, Completed]] = field(default_factory=dict)  # of generations that are not whole yet
 
     def execute(
@@ -67,7 +67,7 @@ class Run:
         with self.recorded(), closing(Worker(self.work, engine_factory, judges)) as worker, self._alone(judges.device):
             serving, judged = self.serving(stages), frozenset[Judge]()
             if len(serving) >= ENOUGH:
-                ahead = spread(serving, AHEAD) if first_results is not None else []
+                ahead = spread(serving, AHEAD)[::-1] if first_results is not None else []  # short ones first
                 serving = [*ahead, *(unit for unit in serving if unit not in ahead)]
                 colleague = self._colleague(stages, judges.device, second)
                 if colleague is not None:
@@ -101,7 +101,7 @@ class Run:
         samples = self.samples_of(unit) if isinstance(unit, Judge) else None
         for event in worker.do(unit, samples, advance):
             self.keep(unit, event)
-        self._spent.append((isinstance(unit, Serve), time.perf_counter() - started))
+        self._done[unit] = time.perf_counter() - started
 
     # ------------------------------------------------------------------------------------------ a second process
 
@@ -122,8 +122,8 @@ class Run:
         stages: Collection[Stage],
         first_results: Callable[[], None] | None,
     ) -> frozenset[Judge]:
-        """Serve here and have each point judged there as soon as it is stored; where that process would wait, it serves
-        one of the last.  Returns what was judged.
+        """Serve here and have each point judged there as soon as it is stored; that process serves some of the last, so
+        that both end together.  Returns what was judged.
         """
         worker.expect(serving)
         ahead = serving[:AHEAD]
@@ -134,16 +134,17 @@ class Run:
         with self._present(colleague), self.task(title, sum(map(self.size, serving)) + n_judging) as advance:
             self._hand_over(waiting, colleague)
             left, lent = deque(serving), list[Serve]()
+            pace = Pace(self.work, self._done, colleague.done)
             while left:
+                spare = self._spare(left, worker, colleague, pace, at_once=first_results is None)
+                if spare is not None:
+                    left.remove(spare)
+                    lent.append(spare)
+                    colleague.give([spare])
                 unit = left.popleft()
                 with colleague.room():
                     self._do_one(unit, worker, advance)
                 self._take(colleague, stages, advance)
-                if colleague.is_idle and colleague.serves:
-                    for spare in [other for other in left if worker.does_alone(other)][-1:]:
-                        left.remove(spare)
-                        lent.append(spare)
-                        colleague.give([spare])
                 self._have_judged(unit, stages, colleague)
                 if first_results is not None and unit not in ahead and not colleague.awaits(ahead):
                     first_results()
@@ -156,6 +157,22 @@ class Run:
                 if unit not in colleague.done:  # it was lost with that process
                     self._do_one(unit, worker, advance)
         return frozenset(unit for unit in colleague.done if isinstance(unit, Judge))
+
+    def _spare(
+        self, left: Sequence[Serve], worker: Worker, colleague: Colleague, pace: Pace, at_once: bool
+    ) -> Serve | None:
+        """One of the last, which is for the second process: where it has less to do in all, the judging of what is left
+        included, and without what it would wait while the next is served here.  Unless `at_once`, only where it would.
+        """
+        alone = [unit for unit in list(left)[1:] if worker.does_alone(unit)]
+        if not alone or not colleague.serves or colleague.is_lost:
+            return None
+        judges = [place for place, item in enumerate(self.work.evaluators) if item.evaluator.looks_at == "completions"]
+        to_judge = [Judge(unit.position, place) for unit in left if unit.piece is not None for place in judges]
+        todo, more = pace.of(colleague.todo), pace.of(alone[-1:])
+        idle = pace.of([left[0]]) - todo
+        there = todo + pace.of(to_judge) + more - max(idle, 0)
+        return alone[-1] if (at_once or idle >= 0) and there <= pace.of(left) - more else None
 
     @contextmanager
     def _present(self, colleague: Colleague) -> Iterator[None]:
@@ -191,12 +208,13 @@ class Run:
         try:
             yield
         finally:
-            serving, others = ([s for serves, s in self._spent if serves is kind] for kind in (True, False))
+            took = self._done.items()
+            serving, others = ([s for u, s in took if isinstance(u, Serve) is serves] for serves in (True, False))
             share = Share(
                 name="this process", node="node 1", device=device, n_generated=len(serving), n_judged=len(others),
                 generating_s=sum(serving), judging_s=sum(others), present_s=time.perf_counter() - started,
             )  # fmt: skip
-            self.shares = [*([share] if self._spent else []), *self.shares]
+            self.shares = [*([share] if self._done else []), *self.shares]
 
     def size(self, unit: Unit) -> int:
         """What a unit advances: completions, or 1."""

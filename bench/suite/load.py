@@ -5,9 +5,11 @@ A suite is a name of one packaged in `bench/suites` or a path.  Paths that start
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -78,6 +80,22 @@ def load_suite(suite: str | Mapping[str, Any], methods: Registry[Any], evaluator
     _check_experts(found, path)
     _check_goals(found, path, evaluators)
     return _resolve_paths(found, Path.cwd() if path.parent == PACKAGED else path.resolve().parent)
+
+
+def combinations(suite: str | Mapping[str, Any] | Suite, only: Sequence[str] = ()) -> int:
+    """About how many points a suite has, before anything in it is checked, which takes seconds of imports.
+
+    0 where it cannot be read, and where it makes experts first.
+    """
+    if isinstance(suite, Suite):
+        return 0 if suite.finetune else sum(prod(map(len, m.params.values())) for m in suite.methods)
+    with suppress(UserError, LookupError, TypeError):
+        raw = read_yaml(find_suite(suite)) if isinstance(suite, str) else suite
+        entries = [] if "finetune" in raw else raw["methods"]
+        named = [named_options(entry, "") for entry in entries]
+        swept = [options.values() for name, options in named if not only or name in only]
+        return sum(prod(len(v) for v in values if isinstance(v, list)) for values in swept)
+    return 0
 
 
 class _Loader(yaml.SafeLoader):
