@@ -133,11 +133,12 @@ def own_mixed(weights: Tensor, value: Tensor) -> Tensor:
     if _by_products(weights.shape[2], value.shape[3]):
         mixed = torch.bmm(weights.flatten(0, 1), _time_first(value).transpose(0, 1))
         return mixed.view(*weights.shape[:3], -1)
-    values, parts = value.permute(2, 0, 1, 3)[:, :, :, None], []  # (T, B, K, 1, e)
-    over_time = weights.permute(3, 0, 1, 2)[..., None]  # (T, B, K, G, 1)
-    for rows in _pieces(len(weights), weights[0].numel() * value.shape[3]):
-        parts.append((values[:, rows] * over_time[:, rows]).sum(dim=0))
-    return torch.cat(parts)
+    mixed = value.new_zeros(*weights.shape[:3], value.shape[3])
+    for now, weight in zip(
+        value.permute(2, 0, 1, 3)[:, :, :, None], weights.permute(3, 0, 1, 2)[..., None], strict=True
+    ):
+        mixed.addcmul_(now, weight)  # (B, K, 1, e), (B, K, G, 1)
+    return mixed
 
 
 def _by_products(group: int, size: int) -> bool:

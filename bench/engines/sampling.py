@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bench.schema import Prompt
 from bench.serving import NotFiniteError
+from bench.suite.exponentials import exponentials
 
 GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed 64-bit integer
 MIX_1 = -4658895280553007687
@@ -119,7 +120,7 @@ def draw_once(
 
         weights, blocks = logits, weigh(logits, allowed, BLOCK)
     else:
-        weights = logits.sub_(logits.amax(dim=-1, keepdim=True)).exp_()  # (B, V), not normalised
+        weights, _ = exponentials(logits)  # (B, V), not normalised
         if allowed is not None:
             weights *= allowed
         blocks = block_sums(weights)

@@ -38,6 +38,7 @@ from bench.progress import Advance, silent
 from bench.schema import STEERING, Completion, Prompt, Recipe, Sampling
 from bench.suite.architecture import Architecture, architecture, rows_at_once
 from bench.suite.checkpoints import Checkpoint
+from bench.suite.exponentials import log_totals
 from bench.suite.heads import Head, head_of
 from bench.suite.loading import end_of_text, load_model, load_tokenizer
 from bench.suite.products import halved, has_bfloat16
@@ -421,7 +422,8 @@ class TransformersModel:
         for start in range(0, len(tokens), ROWS_PER_CHUNK):
             part = slice(start, start + ROWS_PER_CHUNK)
             logits = self._mixed(self.logits([h[part] for h in hidden]))
-            logprobs[part] = logits.gather(1, tokens[part, None])[:, 0] - logits.logsumexp(dim=-1)
+            chosen = logits.gather(1, tokens[part, None])[:, 0]
+            logprobs[part] = (chosen - log_totals(logits)).float()
         return logprobs
 
     @torch.inference_mode()
