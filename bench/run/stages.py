@@ -67,7 +67,8 @@ class Run:
         with self.recorded(), closing(Worker(self.work, engine_factory, judges)) as worker, self._alone(judges.device):
             serving, judged = self.serving(stages), frozenset[Judge]()
             if len(serving) >= ENOUGH:
-                ahead = spread(serving, AHEAD)[::-1] if first_results is not None else []  # short ones first
+                in_order = sorted(serving, key=lambda unit: unit.position)
+                ahead = spread(in_order, AHEAD) if first_results is not None else []
                 serving = [*ahead, *(unit for unit in serving if unit not in ahead)]
                 colleague = self._colleague(stages, judges.device, second)
                 if colleague is not None:

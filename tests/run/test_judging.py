@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +17,13 @@ import yaml
 
 import lerpbench as lb
 from bench.progress import silently
-from bench.run import judging, stages
+from bench.run import judging, second, stages
 from bench.run.judging import Colleague, helps
+from bench.run.pace import Pace
 from bench.run.prepare import Work
+from bench.run.second import SecondProcess, may_help
 from bench.run.stages import Run
-from bench.run.units import Piece, Serve
+from bench.run.units import Inspect, Judge, Piece, Serve, Unit
 from bench.run.worker import Worker
 from bench.schema import Share, UserError
 from bench.store.write import Store
@@ -59,13 +61,16 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """The suite's six mixtures are enough to begin with two, and a second process helps."""
     monkeypatch.setattr(stages, "helps", lambda *_: True)
     monkeypatch.setattr(stages, "AHEAD", 2)
-    monkeypatch.setattr(stages, "ENOUGH", 4)
+    for module in (stages, second):
+        monkeypatch.setattr(module, "ENOUGH", 4)
 
 
 class Waiting(Colleague):
     """Gives each point only when the one before is judged, so that a suite of moments has first results in time."""
 
-    is_idle = False
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.serves = False
 
     def give(self, units: Any, samples: Samples | None = None) -> None:
         super().give(units, samples)
@@ -99,8 +104,11 @@ def test_what_was_generated_before_is_judged_too(work: Work, alone: Path, tmp_pa
 class Killed(Colleague):
     """Dies when it has been given the second point."""
 
-    is_idle = False
     given = 0
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.serves = False
 
     def give(self, units: Any, samples: Samples | None = None) -> None:
         super().give(units, samples)
@@ -109,10 +117,17 @@ class Killed(Colleague):
             self.second.process.kill()
 
 
-class Idle(Waiting):
-    """Serves a mixture whenever it may."""
+class JudgingIsFree(Pace):
+    """So that the second process should serve whenever it may."""
 
-    is_idle = True
+    def of(self, units: Iterable[Unit]) -> float:
+        return float(sum(isinstance(unit, Serve) for unit in units))
+
+
+class Idle(Waiting):
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.serves = True
 
 
 class KilledServing(Idle):
@@ -132,6 +147,7 @@ def test_a_second_process_without_work_serves_and_costs_no_row_where_it_is_lost(
     work: Work, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type, least: int, most: int
 ) -> None:
     monkeypatch.setattr(stages, "Colleague", kind)
+    monkeypatch.setattr(stages, "Pace", JudgingIsFree)
     path = tmp_path / "r.db"
     here, beside = side_by_side(work, path)
     assert [view(path, name) for name in VIEWS] == [view(alone, name) for name in VIEWS]
@@ -171,7 +187,7 @@ def test_a_second_process_that_is_lost_costs_no_row(
 
 @pytest.mark.parametrize(
     ("what", "error"),
-    [("pickle.dumps", AttributeError("Can't pickle local object")), ("subprocess.Popen", OSError("no process left"))],
+    [("pickle.dumps", AttributeError("Can't pickle local object")), ("SecondProcess", OSError("no process left"))],
 )
 def test_where_none_starts_judges_are_here(
     work: Work, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, error: Exception
@@ -227,6 +243,82 @@ def test_a_plan_with_a_second_process_takes_at_least_half(
         assert found is not None
         seconds.append(found)
     assert seconds[0] / 2 <= seconds[1] < seconds[0]
+
+
+def test_a_unit_takes_the_median_of_its_kind_and_of_all_kinds_where_there_is_none(work: Work) -> None:
+    """By hand: weights take 2 s, the evaluator 0 takes 1 s, the other 6 s; logits are unknown, so 2, the median."""
+    logits, weights = (
+        [Serve(i, Piece()) for i, point in enumerate(work.points) if point.recipe.space == space]
+        for space in ("logits", "weights")
+    )
+    here: dict[Unit, float] = {weights[0]: 1.0, weights[1]: 2.0, weights[2]: 90.0}
+    there: dict[Unit, float] = {Judge(0, 0): 1.0, Judge(0, 1): 6.0}
+    pace = Pace(work, here, there)
+    assert Pace(work).of(weights) == 0
+    assert pace.of([weights[0], Judge(5, 0), Judge(5, 1)]) == 2 + 1 + 6
+    assert pace.of([*logits, Inspect(0)]) == 2 * (len(logits) + 1)
+    there[logits[0]] = 7.0
+    assert pace.of(logits) == 7 * len(logits)
+
+
+@pytest.mark.parametrize(
+    ("engine", "n_points", "threads", "device", "expected"),
+    [
+        ("auto", 4, "2", "/nowhere", True),
+        ("transformers", 58, None, "/nowhere", True),
+        ("auto", 3, "2", "/nowhere", False),
+        ("vllm", 58, "2", "/nowhere", False),
+        ("nosuch", 58, "2", "/nowhere", False),
+        ("auto", 58, "1", "/nowhere", False),
+        ("auto", 58, "2", "/dev/null", False),
+    ],
+)
+def test_it_is_started_early_where_a_run_may_want_it(
+    monkeypatch: pytest.MonkeyPatch, engine: str, n_points: int, threads: str | None, device: str, expected: bool
+) -> None:
+    monkeypatch.setattr(second, "ACCELERATORS", (device,))
+    monkeypatch.setattr(second.os, "cpu_count", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if threads is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert may_help(engine, n_points) is expected
+
+
+def test_a_run_that_fails_ends_the_process_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began: list[SecondProcess] = []
+
+    class Known(SecondProcess):
+        def __init__(self) -> None:
+            super().__init__()
+            began.append(self)
+
+    monkeypatch.setattr(second, "SecondProcess", Known)
+    monkeypatch.setattr(second, "may_help", lambda engine, n_points: n_points == 20)
+    suite = {"name": "s", "methods": [{"g1": {"alpha": [i / 10 for i in range(20)]}}], "evaluators": ["nosuch"]}
+    with pytest.raises(UserError, match="nosuch"):
+        lb.run(suite, tmp_path / "r.db")
+    (process,) = began
+    assert process.process.returncode == -signal.SIGKILL
+
+
+def test_a_run_judges_in_the_process_that_it_began_with(
+    tiny_suite: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds: list[Any] = []
+
+    class Told(Waiting):
+        def __init__(self, work: Work, given: Any) -> None:
+            super().__init__(work, given)
+            seconds.extend([given, self.second])
+
+    monkeypatch.setattr(stages, "Colleague", Told)
+    monkeypatch.setattr(second, "may_help", lambda *_: True)
+    path = tmp_path / "r.db"
+    lb.run(tiny_suite, path, engine="transformers")
+    assert seconds[0] is seconds[1] is not None and seconds[0].process.returncode is not None
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT n_judged FROM workers ORDER BY n_judged").fetchall() == [(0,), (6 * 4,)]
+    assert [view(path, name) for name in VIEWS] == [view(alone, name) for name in VIEWS]
 
 
 PARENT = """

@@ -1,13 +1,14 @@
 """Suites: packaged ones load; a mistake is one sentence with file, key, expectation and the nearest name."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import lerpbench as lb
 import methods
 from bench.schema import Suite, UserError
-from bench.suite.load import packaged_suites
+from bench.suite.load import combinations, packaged_suites
 from bench.suite.points import plan_points
 
 
@@ -132,3 +133,19 @@ def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
     path = written(tmp_path, "methods: [base]\n")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert load(path).name == "s"
+
+
+def test_combinations_are_the_points_before_anything_is_checked() -> None:
+    for name in packaged_suites():
+        suite = lb.load(name)
+        if suite.finetune is not None:
+            assert combinations(name) == combinations(suite) == 0, "its experts are made first"
+            continue
+        n_points = len(plan_points(suite, methods.registry()))
+        assert n_points <= combinations(name) <= 1.2 * n_points and combinations(suite) == combinations(name)
+    methods_of = {
+        "methods": ["base", {"g1": {"alpha": [0, 1], "note": 3}}, {"g3": {"alpha": [0, 1], "beta": [1, 2, 3]}}]
+    }
+    assert combinations(methods_of) == 1 + 2 + 6 and combinations(methods_of, ["g3"]) == 6
+    odd: list[Any] = ["nosuch", "no/such.yaml", 3, {}, {"methods": 3}, {"methods": [["g1"]]}, {"methods": [{"g1": 2}]}]
+    assert [combinations(suite) for suite in odd] == [0] * len(odd)
