@@ -26,7 +26,7 @@ GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed 64-bit integer
 MIX_1 = -4658895280553007687
 MIX_2 = -7723592293110705685
 ATTEMPTS = 4096  # random numbers that a step has
-ROWS_PER_CHUNK = 128  # keeps a chunk of weights (rows x vocabulary) within a core's cache
+ROWS_PER_CHUNK = 256  # of one product with the head and the draws from it; a chunk of a small vocabulary stays in cache
 BLOCK = 64  # tokens whose weights are summed at once
 NO_NUMBERS = "its logits are not finite"
 
