@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bench.engines.sampling import nucleus
 from bench.suite.activations import BlockedGELU
+from bench.suite.exponentials import exponentials, log_totals
 from bench.suite.products import _onednn, by_onednn, halved, has_bfloat16, product
 
 
@@ -87,3 +88,20 @@ def test_nucleus() -> None:
         return logits.softmax(-1).sort(dim=-1, descending=True).values.cumsum(-1)
 
     assert times(lambda: nucleus(logits, 0.9), by_sorting, "the nucleus of 4 x 50,257") >= 1.5
+
+
+def test_exponentials() -> None:
+    """Of what a step draws from, and the sums that a text's probability needs; both in place, as they are used."""
+    logits = torch.randn(128, 4096) * 4
+    scratch = logits.clone()
+    ratio = times(
+        lambda: exponentials(scratch.copy_(logits))[0],
+        lambda: scratch.copy_(logits).sub_(scratch.amax(dim=-1, keepdim=True)).exp_(),
+        "exponentials of 128 x 4096",
+    )
+    sums = times(
+        lambda: log_totals(scratch.copy_(logits)),
+        lambda: scratch.copy_(logits).logsumexp(dim=-1),
+        "the logarithms of their sums",
+    )
+    assert min(ratio, sums) >= 0.8
