@@ -170,7 +170,8 @@ def run(
     with ExitStack() as beside:
         second = None
         if every_stage and alone and may_help(engine, combinations(_given(suite), only or ())):
-            second = beside.enter_context(closing(SecondProcess()))  # before the imports below, which take seconds
+            with suppress(OSError):  # no process is left: all is done in this one
+                second = beside.enter_context(closing(SecondProcess()))  # before the imports below, which take seconds
         from bench import engines
         from bench.experts.plan import record
         from bench.run.stages import Run

@@ -26,9 +26,16 @@ GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed 64-bit integer
 MIX_1 = -4658895280553007687
 MIX_2 = -7723592293110705685
 ATTEMPTS = 4096  # random numbers that a step has
-ROWS_PER_CHUNK = 256  # of one product with the head and the draws from it; a chunk of a small vocabulary stays in cache
+CHUNK_ROWS = 128, 256
+KEPT_NUMBERS = 2**23  # float32: 32 MiB, up to which malloc keeps what is freed
 BLOCK = 64  # tokens whose weights are summed at once
 NO_NUMBERS = "its logits are not finite"
+
+
+def rows_per_chunk(vocabulary: int) -> int:
+    """How many rows of logits a CPU makes and draws from at once: many where malloc has room for them kept."""
+    few, many = CHUNK_ROWS
+    return many if many * vocabulary < KEPT_NUMBERS else few
 
 
 def row_keys(prompts: Sequence[Prompt], samples: int, seed: int) -> Tensor:

@@ -22,13 +22,13 @@ from bench.engines.attention import ATTENTION
 from bench.engines.flat import FlatWeights
 from bench.engines.mixing import mix_logits, mix_probs, plausible
 from bench.engines.sampling import (
-    ROWS_PER_CHUNK,
     first_draw,
     from_step,
     most_likely,
     nucleus_mask,
     redraw,
     row_keys,
+    rows_per_chunk,
     uniforms,
 )
 from bench.engines.static import OFF, Loops, Rows
@@ -247,6 +247,7 @@ class TransformersModel:
         self.tokenizer = engine.tokenizer
         self.coefficients = [[member.coefficient for member in members]]  # (mixtures, m)
         self.end = end_of_text(engine.tokenizer)
+        self.vocabulary = min(member.head.out_features for member in members)
 
     def token_ids(self, text: str) -> list[int]:
         return self.engine.token_ids(text)
@@ -347,7 +348,7 @@ class TransformersModel:
         hidden: m x (B, h); mixture: (B,) which one each row is of; noise: (B,) the step's first random numbers.
         Returns (B,) int64.
         """
-        rows = ROWS_PER_CHUNK if self.engine.device == "cpu" else len(keys)
+        rows = rows_per_chunk(self.vocabulary) if self.engine.device == "cpu" else len(keys)
         chunks, rejected = [], []
         for start in range(0, len(keys), rows):
             part = slice(start, start + rows)
@@ -419,8 +420,9 @@ class TransformersModel:
         hidden = [self.engine.states(member, rows, self.end) for member in self.members]
         tokens = torch.tensor([token for row in rows for token in row], device=device)
         logprobs = torch.empty(len(tokens), device=device)
-        for start in range(0, len(tokens), ROWS_PER_CHUNK):
-            part = slice(start, start + ROWS_PER_CHUNK)
+        at_once = rows_per_chunk(self.vocabulary)
+        for start in range(0, len(tokens), at_once):
+            part = slice(start, start + at_once)
             logits = self._mixed(self.logits([h[part] for h in hidden]))
             chosen = logits.gather(1, tokens[part, None])[:, 0]
             logprobs[part] = (chosen - log_totals(logits)).float()
@@ -429,10 +431,9 @@ class TransformersModel:
     @torch.inference_mode()
     def next_token_logprobs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         ids = [self.token_ids(text) for text in texts]
-        vocabulary = min(member.head.out_features for member in self.members)
-        found = np.empty((len(ids), vocabulary), np.float32)
-        for start in range(0, len(ids), ROWS_PER_CHUNK):
-            batch = ids[start : start + ROWS_PER_CHUNK]
+        found, at_once = np.empty((len(ids), self.vocabulary), np.float32), rows_per_chunk(self.vocabulary)
+        for start in range(0, len(ids), at_once):
+            batch = ids[start : start + at_once]
             hidden = [self.engine.last_states(member, batch) for member in self.members]
             logits = self._mixed(self.logits(hidden))
             found[start : start + len(batch)] = logits.log_softmax(dim=-1).cpu().numpy()

@@ -4,7 +4,16 @@ import pytest
 import torch
 from scipy import stats
 
-from bench.engines.sampling import inverse_cdf, nucleus, nucleus_mask, row_keys, sample_nucleus, uniforms
+from bench.engines.sampling import (
+    inverse_cdf,
+    nucleus,
+    nucleus_mask,
+    row_keys,
+    rows_per_chunk,
+    sample_nucleus,
+    uniforms,
+)
+from bench.malloc import LARGE
 from bench.schema import Prompt
 
 PROMPTS = [Prompt(set="s", row=row, text="x") for row in range(4)]
@@ -92,3 +101,9 @@ def test_the_drawn_token_is_the_first_whose_running_sum_exceeds_the_number(vocab
     expected = [int((weights[0].cumsum(0) > quarter / 4 + 0.125).nonzero()[0]) for quarter in range(4 * total)]
     assert drawn.tolist() == expected
     assert (weights[0, inverse_cdf(rows, torch.full_like(below, 1 - 2**-53))] > 0).all()
+
+
+def test_rows_of_a_chunk_fit_what_malloc_keeps() -> None:
+    for vocabulary in (5, 4096, 32000, 50257, 151936):
+        rows = rows_per_chunk(vocabulary)
+        assert (rows == 256 and rows * vocabulary * 4 < LARGE) or (rows == 128 and 256 * vocabulary * 4 >= LARGE)

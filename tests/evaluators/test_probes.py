@@ -63,7 +63,8 @@ def test_nll_is_the_sum_over_tokens_by_their_number(model: ServedModel, judge: J
 def test_batch_size_and_order_change_nothing(model: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [*POSITIVE, *NEGATIVE, "A man"]
     tokens, following = model.token_logprobs(texts), model.next_token_logprobs(texts)
-    monkeypatch.setattr("bench.engines.transformers.ROWS_PER_CHUNK", 1)
+    monkeypatch.setattr("bench.engines.transformers.rows_per_chunk", lambda _: 1)
+    monkeypatch.setattr("bench.engines.transformers.ROWS_READ", {"cpu": 1})
     for one, other in zip(tokens, reversed(model.token_logprobs(texts[::-1])), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     np.testing.assert_allclose(following, model.next_token_logprobs(texts[::-1])[::-1], atol=1e-5)

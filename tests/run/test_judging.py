@@ -301,6 +301,19 @@ def test_a_run_that_fails_ends_the_process_that_it_began_with(tmp_path: Path, mo
     assert process.process.returncode == -signal.SIGKILL
 
 
+def test_a_run_that_gets_no_process_is_done_in_one(
+    tiny_suite: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> Any:
+        raise OSError("no process left")
+
+    for module in (second, judging):
+        monkeypatch.setattr(module, "SecondProcess", refused)
+    monkeypatch.setattr(second, "may_help", lambda *_: True)
+    lb.run(tiny_suite, tmp_path / "r.db", engine="transformers")
+    assert [view(tmp_path / "r.db", name) for name in VIEWS] == [view(alone, name) for name in VIEWS]
+
+
 def test_a_run_judges_in_the_process_that_it_began_with(
     tiny_suite: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
