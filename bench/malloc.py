@@ -5,20 +5,34 @@ an eighth of a judge's time (docs/SPEED.md).
 """
 
 import ctypes
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 SMALL, LARGE, ENDLESS = 2**16, 2**25, 2**31 - 1  # bytes; LARGE is the most that glibc allows for a block
 
 
+_returns = ContextVar("_returns", default=False)  # whether this is inside `returning_freed`
+
+
 def keep_freed() -> None:
     """From now on freed memory is kept for what comes next, but for tensors of 32 MiB and more."""
-    _set(mmap_threshold=LARGE, trim_threshold=ENDLESS)
+    if not _returns.get():
+        _set(mmap_threshold=LARGE, trim_threshold=ENDLESS)
 
 
-def return_freed() -> None:
-    """From now on freed memory goes back at once, so that memory held is memory in use.  Not for timing."""
+@contextmanager
+def returning_freed() -> Iterator[None]:
+    """Inside, freed memory goes back at once, so that memory held is memory in use, whoever asks to keep it.  Not for
+    timing."""
+    token = _returns.set(True)
     _set(mmap_threshold=SMALL, trim_threshold=SMALL)
+    try:
+        yield
+    finally:
+        _returns.reset(token)
+        keep_freed()
 
 
 def trim() -> None:

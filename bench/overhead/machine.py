@@ -5,8 +5,7 @@ Memory is the device's: allocated bytes on CUDA, resident bytes of this process 
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -72,13 +71,8 @@ class Cpu:
     def synchronize(self) -> None:
         """CPU tensors are ready when their call returns."""
 
-    @contextmanager
-    def exact(self) -> Iterator[None]:
-        malloc.return_freed()
-        try:
-            yield
-        finally:
-            malloc.keep_freed()
+    def exact(self) -> AbstractContextManager[None]:
+        return malloc.returning_freed()
 
     def memory_bytes(self) -> int | None:
         malloc.trim()
