@@ -164,14 +164,12 @@ def run(
     (docs/SCALE.md).  `task` shows progress (`bench.progress`); `command` goes on record.
     `log`: trackio or wandb are told each point's numbers when they are stored (`bench.run.tracking`).
     """
-    from bench.run.second import SecondProcess, may_help
+    from bench.run.second import begun
 
     every_stage, alone = set(STAGES) <= set(stages), workers is None and ray is None
     with ExitStack() as beside:
-        second = None
-        if every_stage and alone and may_help(engine, combinations(_given(suite), only or ())):
-            with suppress(OSError):  # no process is left: all is done in this one
-                second = beside.enter_context(closing(SecondProcess()))  # before the imports below, which take seconds
+        n_points = combinations(_given(suite), only or ()) if every_stage and alone else 0
+        second = beside.enter_context(begun(engine, n_points))  # before the imports below, which take seconds
         from bench import engines
         from bench.experts.plan import record
         from bench.run.stages import Run

@@ -134,10 +134,9 @@ def own_mixed(weights: Tensor, value: Tensor) -> Tensor:
         mixed = torch.bmm(weights.flatten(0, 1), _time_first(value).transpose(0, 1))
         return mixed.view(*weights.shape[:3], -1)
     mixed = value.new_zeros(*weights.shape[:3], value.shape[3])
-    for now, weight in zip(
-        value.permute(2, 0, 1, 3)[:, :, :, None], weights.permute(3, 0, 1, 2)[..., None], strict=True
-    ):
-        mixed.addcmul_(now, weight)  # (B, K, 1, e), (B, K, G, 1)
+    over_time = value.permute(2, 0, 1, 3)[:, :, :, None], weights.permute(3, 0, 1, 2)[..., None]
+    for now, weight in zip(*over_time, strict=True):  # (B, K, 1, e), (B, K, G, 1)
+        mixed.addcmul_(now, weight)
     return mixed
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench import malloc
 from bench.schema import Prompt
 from bench.serving import NotFiniteError
 from bench.suite.exponentials import exponentials
@@ -27,7 +28,6 @@ MIX_1 = -4658895280553007687
 MIX_2 = -7723592293110705685
 ATTEMPTS = 4096  # random numbers that a step has
 CHUNK_ROWS = 128, 256
-KEPT_NUMBERS = 2**23  # float32: 32 MiB, up to which malloc keeps what is freed
 BLOCK = 64  # tokens whose weights are summed at once
 NO_NUMBERS = "its logits are not finite"
 
@@ -35,7 +35,7 @@ NO_NUMBERS = "its logits are not finite"
 def rows_per_chunk(vocabulary: int) -> int:
     """How many rows of logits a CPU makes and draws from at once: many where malloc has room for them kept."""
     few, many = CHUNK_ROWS
-    return many if many * vocabulary < KEPT_NUMBERS else few
+    return many if 4 * many * vocabulary < malloc.LARGE else few
 
 
 def row_keys(prompts: Sequence[Prompt], samples: int, seed: int) -> Tensor:

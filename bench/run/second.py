@@ -6,6 +6,8 @@ It may be started first of all: the imports take seconds, and nothing here needs
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from multiprocessing import Pipe
 from pathlib import Path
 
@@ -35,6 +37,17 @@ class SecondProcess:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+@contextmanager
+def begun(engine: str, n_points: int) -> Iterator[SecondProcess | None]:
+    """One that ends with the context, where it may help and the machine has room for it; else None."""
+    with ExitStack() as stack:
+        second = None
+        if may_help(engine, n_points):
+            with suppress(OSError):  # no process is left: all is done in this one
+                second = stack.enter_context(closing(SecondProcess()))
+        yield second
 
 
 def may_help(engine: str, n_points: int) -> bool:

@@ -168,8 +168,7 @@ class Run:
         alone = [unit for unit in list(left)[1:] if worker.does_alone(unit)]
         if not alone or not colleague.serves or colleague.is_lost:
             return None
-        judges = [place for place, item in enumerate(self.work.evaluators) if item.evaluator.looks_at == "completions"]
-        to_judge = [Judge(unit.position, place) for unit in left if unit.piece is not None for place in judges]
+        to_judge = [judge for unit in left if unit.piece is not None for judge in self._verdicts_on(unit.position)]
         todo, more = pace.of(colleague.todo), pace.of(alone[-1:])
         idle = pace.of([left[0]]) - todo
         there = todo + pace.of(to_judge) + more - max(idle, 0)
@@ -307,12 +306,17 @@ class Run:
         for i in positions:
             first.setdefault(self.work.planned[i].generation, i)
         return [
-            Judge(i, place)
+            unit
             for generation, i in first.items()
             if "evaluate" in stages and self.store.generation_id(generation) is not None
-            for place, item in enumerate(self.work.evaluators)
-            if item.evaluator.looks_at == "completions" and self._lacks(place, generation)
+            for unit in self._verdicts_on(i)
+            if self._lacks(unit.evaluator, generation)
         ]
+
+    def _verdicts_on(self, position: int) -> list[Judge]:
+        """All that judges a point's completions."""
+        evaluators = enumerate(self.work.evaluators)
+        return [Judge(position, place) for place, item in evaluators if item.evaluator.looks_at == "completions"]
 
     def inspecting(self, stages: Collection[Stage]) -> list[Inspect]:
         """The verdicts on the checkpoints, in a run that has the suite's first point: they stand there."""

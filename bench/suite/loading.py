@@ -59,7 +59,6 @@ def quieten() -> None:
     from transformers.utils import logging
 
     os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # read when datasets is imported, which takes a while
-
     warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
