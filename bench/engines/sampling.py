@@ -78,18 +78,19 @@ class Draw(NamedTuple):
     limit: Tensor  # (B,) float64, the mass that the tokens above a draw must stay below
     finite: Tensor  # () bool: whether every row has a softmax
     outside: Tensor  # (B,) bool: whether the draw lies outside of the nucleus
+    left: Tensor | None = None  # (B, V) the weights above the draws, where they were made; scratch
 
     def rejected(self) -> "Rejected":
         rows = self.outside.nonzero()[:, 0]
-        return Rejected(rows, self.weights[rows], self.edge[rows], self.limit[rows])
+        left = above(self.weights[rows], self.edge[rows]) if self.left is None else self.left[rows]
+        return Rejected(rows, left, self.limit[rows])
 
 
 class Rejected(NamedTuple):
     """Rows whose first draw lies outside of the nucleus."""
 
     rows: Tensor  # (n,) int64
-    weights: Tensor  # (n, V)
-    edge: Tensor  # (n, 1) the weight of the draw: the nucleus lies above
+    weights: Tensor  # (n, V) of the tokens above the draw, which hold the nucleus
     limit: Tensor  # (n,) float64, the mass that the tokens above a draw must stay below
 
 
@@ -135,12 +136,15 @@ def draw_once(
     limit = top_p * running[:, -1]
     tokens = inverse_cdf(weights, noise, running).clamp_(max=weights.shape[1] - 1)  # beyond it where numbers are none
     chosen = weights.gather(1, tokens[:, None])
+    left = None
     if top_p == 1:
         outside = torch.zeros_like(tokens, dtype=torch.bool)
+    elif weights.is_cuda:
+        outside = mass_above(weights, chosen).double() >= limit
     else:
-        mass = mass_above(weights, chosen) if weights.is_cuda else above(weights, chosen, work).sum(dim=-1)
-        outside = mass.double() >= limit
-    return Draw(tokens, weights, chosen, limit, torch.isfinite(limit).all(), outside)
+        left = above(weights, chosen, work)
+        outside = left.sum(dim=-1).double() >= limit
+    return Draw(tokens, weights, chosen, limit, torch.isfinite(limit).all(), outside, left)
 
 
 def redraw(tokens: Tensor, rejected: Sequence[Rejected], keys: Tensor, step: int) -> None:
@@ -148,15 +152,14 @@ def redraw(tokens: Tensor, rejected: Sequence[Rejected], keys: Tensor, step: int
 
     tokens, keys: (B,), all rows of a step.
     """
-    rows, weights, edge, limit = (torch.cat(parts) for parts in zip(*rejected, strict=True))
+    rows, weights, limit = (torch.cat(parts) for parts in zip(*rejected, strict=True))
     attempt = 1
     while rows.numel():
-        weights = above(weights, edge)
         drawn = inverse_cdf(weights, uniforms(keys[rows], step, attempt))
         tokens[rows] = drawn  # the last one stands
-        edge = weights.gather(1, drawn[:, None])
-        again = above(weights, edge).sum(dim=-1).double() >= limit
-        rows, weights, edge, limit = rows[again], weights[again], edge[again], limit[again]
+        left = above(weights, weights.gather(1, drawn[:, None]))
+        again = left.sum(dim=-1).double() >= limit
+        rows, weights, limit = rows[again], left[again], limit[again]
         attempt += 1
 
 
