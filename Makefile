@@ -16,8 +16,6 @@ help: ## this list
 
 demo: $(VENV)/.installed ## install, run the mini suite, time its methods, render the leaderboard
 	$(BIN)/lerpbench run mini --db $(DB) --site $(SITE)
-	$(BIN)/lerpbench overhead mini --batch-size 1 --batch-size 32 --new-tokens 32 --budget-s 20 --db $(DB)
-	$(BIN)/lerpbench render $(DB) --site $(SITE)
 
 test: $(VENV)/.installed-test lint types imports ## install, lint, types, import layers, tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore=tests/perf -n auto --dist loadfile

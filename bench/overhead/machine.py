@@ -112,15 +112,15 @@ class LoadWatch:
         self._start = time.monotonic(), busy_s(), time.process_time()
 
     def facts(self) -> dict[str, Any]:
-        """`busy` is true where the load was above the core count, or others took more than a tenth of the cores."""
+        """`busy` is true where others took more than a tenth of the cores; where that is unknown, where the load before
+        was above the core count (which may be this process' own doing)."""
         others = self.others_cores()
         loaded = self.load_average is not None and self.load_average > self.cores
-        crowded = others is not None and others > OTHERS_SHARE * self.cores
         return {
             "cores": self.cores,
             "load_average": self.load_average,
             "others_cores": others,
-            "busy": loaded or crowded,
+            "busy": loaded if others is None else others > OTHERS_SHARE * self.cores,
         }
 
     def others_cores(self) -> float | None:
