@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from bench.collector import paused
 from bench.schema import UserError
 
 T = TypeVar("T", bound=BaseModel)
@@ -80,7 +81,8 @@ class Registry(Generic[T]):
     def _load(self, name: str, path: str) -> type[T]:
         module, _, attribute = path.partition(":")
         try:
-            loaded = getattr(importlib.import_module(module), attribute)
+            with paused():
+                loaded = getattr(importlib.import_module(module), attribute)
         except (Exception, SystemExit) as error:  # a plugin may fail in any way; it must not take the rest down
             if name in self._paths:
                 raise

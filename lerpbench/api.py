@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import evaluators
 import methods
+from bench.collector import set_aside
 from bench.progress import Advance, Task, Tracker, on_terminal, silent
 from bench.schema import Estimate, Metric, OverheadSpec, Prompt, Recipe, Share, Suite, UserError
 from bench.serving import ServedModel
@@ -178,7 +179,9 @@ def run(
         tracker = find(log)
         if site is not None:
             require_folder(Path(site))
-        work = _with_experts(load(suite), db, engine, only, limit_prompts, workers, ray, task)
+        found = load(suite)  # imports what it names
+        beside.enter_context(set_aside())
+        work = _with_experts(found, db, engine, only, limit_prompts, workers, ray, task)
         command = command or f"lerpbench.run({work.suite.name!r})"
         device = _device()
         with closing(_store(db)) as store:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from bench import environment
+from bench.collector import paused
 from bench.engines import vllm_support
 from bench.registry import suggest
 from bench.schema import Recipe, UserError
@@ -77,7 +78,8 @@ def machine() -> dict[str, Any]:
 
 def engine_class(name: str) -> Callable[[Mapping[str, Checkpoint], str, str], Engine]:
     module, _, attribute = TABLE[name].partition(":")
-    loaded: Any = getattr(importlib.import_module(module), attribute)
+    with paused():
+        loaded: Any = getattr(importlib.import_module(module), attribute)
     cls: Callable[[Mapping[str, Checkpoint], str, str], Engine] = loaded
     return cls
 

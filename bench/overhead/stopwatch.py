@@ -12,11 +12,11 @@ import gc
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.collector import paused, set_aside
 from bench.overhead.drafting import Acceptance
 from bench.overhead.energy import NO_METER, Meter, find_meter, gpus_in_use
 from bench.overhead.estimate import Round, Timing, is_narrow, time_per_output_token
@@ -95,7 +95,7 @@ class Stopwatch:
         """Time everything.  Raises UserError where a prompt and its tokens do not fit the model."""
         watch = LoadWatch()
         recipes = list(dict.fromkeys(_shape_key(s.recipe) for s in self.ledger.subjects))
-        with self.machine.exact(), task("Timing start-up", len(recipes)) as advance:
+        with set_aside(), self.machine.exact(), task("Timing start-up", len(recipes)) as advance:
             self._start_up(self.clock() + START_UP_SHARE * self.spec.budget_s, advance)
         with task("Timing rounds", len(self.cells) * self.spec.rounds) as advance:
             self._all_rounds(self.clock() + self.spec.budget_s, advance)
@@ -171,7 +171,8 @@ class Stopwatch:
             for cell in self.cells:
                 self._round(engine, cell)
             waiting = deque(self.cells)
-            with collector_off():
+            gc.collect()
+            with paused():
                 while waiting:
                     cell = waiting.popleft()
                     rounds = self.ledger.rounds[cell]
@@ -234,19 +235,6 @@ class Stopwatch:
         drawn = model.decode(batch_of(self.prompts, batch_size), sampling)
         if drawn != batch_size * new_tokens:
             raise RuntimeError(f"the engine drew {drawn} tokens instead of {batch_size} x {new_tokens}")
-
-
-@contextmanager
-def collector_off() -> Iterator[None]:
-    """Python's garbage collector does not run by itself."""
-    gc.collect()
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _difference(value: int | None, before: int | None) -> int | None:

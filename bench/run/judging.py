@@ -5,6 +5,7 @@ On a CPU small operations gain little from a second thread, and two processes of
 What comes of a unit depends neither on the process that does it nor on its threads.
 """
 
+import gc
 import os
 import pickle
 import time
@@ -69,10 +70,11 @@ class Colleague:
         told = pickle.dumps(work)
         self.threads: int = torch.get_num_threads()
         self.serves = has_room(work, 2)
-        self.todo: set[Judge | Serve] = set()
+        self.todo: dict[Judge | Serve, None] = {}  # in the order in which they are done
         self.done: dict[Unit, float] = {}  # and the seconds that each took
         self.is_lost = False
         self.since = time.perf_counter()
+        self._began = self.since  # the first of what is to do
         self.second = second or SecondProcess()
         self._is_there = Flag()
         self._answers: SimpleQueue[Any] = SimpleQueue()
@@ -81,7 +83,13 @@ class Colleague:
         self._tell(told)
         self._threads(max(1, self.threads // 2))
 
+    @property
+    def under_way_s(self) -> float:
+        """For how long it is at the first of what is to do."""
+        return time.perf_counter() - self._began if self._is_there.is_set() else 0.0
+
     def _hear(self, message: Any) -> None:
+        self._began = time.perf_counter()
         self._is_there.set()
         if message != THERE:
             self._answers.put(message)
@@ -89,7 +97,9 @@ class Colleague:
     def give(self, units: Sequence[Judge] | Sequence[Serve], samples: Samples | None = None) -> None:
         """Serve, or judge units of one point, whose completions are the `samples`."""
         if not self.is_lost:
-            self.todo |= set(units)
+            if not self.todo:
+                self._began = time.perf_counter()
+            self.todo |= dict.fromkeys(units)
             self._tell(pickle.dumps((units, samples)))
 
     def did(self, wait: bool = False) -> Iterator[Did]:
@@ -102,13 +112,9 @@ class Colleague:
                 self.is_lost = True
                 self.todo.clear()
                 return
-            self.todo.discard(answer.unit)
+            self.todo.pop(answer.unit, None)
             self.done[answer.unit] = answer.duration_s
             yield answer
-
-    def awaits(self, served: Sequence[Serve]) -> bool:
-        """Whether something of these points is still to be done."""
-        return bool({unit.position for unit in self.todo} & {unit.position for unit in served})
 
     @contextmanager
     def room(self) -> Iterator[None]:
@@ -168,13 +174,15 @@ def _received(line: Connection, put: Callable[[Any], None]) -> None:
 
 
 def judge(descriptor: int) -> None:
-    """Do what comes through a connection until it is closed."""
+    """Do what comes through a connection until it is closed.  Began with its garbage collector off, for its imports."""
     line = Connection(descriptor)
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as badness:
         badness.write("500")  # where memory runs out, better this process than the one that stores
     todo: SimpleQueue[tuple[Sequence[Judge] | Sequence[Serve], Samples | None]] = SimpleQueue()
     threads = [1]
     engines.engine_class(engines.QUICK[0])  # imports what takes seconds
+    gc.freeze()
+    gc.enable()
     with suppress(EOFError, OSError):  # nobody is there any more
         work: Work = line.recv()
         line.send(THERE)

@@ -5,16 +5,15 @@ what is to do and keeps what comes of it; a `Worker` does it, here in this proce
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
 from pickle import PicklingError
 from typing import Literal
 
 from bench.progress import Advance, Task, line
+from bench.run.division import Division
 from bench.run.judging import Colleague, helps
 from bench.run.pace import Pace
 from bench.run.prepare import NamedEvaluator, Work
@@ -123,56 +122,52 @@ class Run:
         stages: Collection[Stage],
         first_results: Callable[[], None] | None,
     ) -> frozenset[Judge]:
-        """Serve here and have each point judged there as soon as it is stored; that process serves some of the last, so
-        that both end together.  Returns what was judged.
+        """Serve here and have each point judged there as soon as it is stored; where one would wait, it takes of what
+        is the other's, so that both end together (`Division`).  Returns what was judged.
         """
         worker.expect(serving)
         ahead = serving[:AHEAD]
-        waiting = self.judging(stages)
+        division = Division(serving, self.judging(stages), Pace(self.work, self._done, colleague.done))
         n_to_come = len(self.work.looking_at("completions")) * sum(unit.piece is not None for unit in serving)
-        n_judging = (len(waiting) + n_to_come) * self.work.completions_per_point
+        n_judging = (len(division.to_judge) + n_to_come) * self.work.completions_per_point
         title = f"Generating with {self.work.engine}, judging beside"
         with self._present(colleague), self.task(title, sum(map(self.size, serving)) + n_judging) as advance:
-            self._hand_over(waiting, colleague)
-            left, lent = deque(serving), list[Serve]()
-            pace = Pace(self.work, self._done, colleague.done)
-            while left:
-                spare = self._spare(left, worker, colleague, pace, at_once=first_results is None)
-                if spare is not None:
-                    left.remove(spare)
-                    lent.append(spare)
-                    colleague.give([spare])
-                unit = left.popleft()
-                with colleague.room():
-                    self._do_one(unit, worker, advance)
-                self._take(colleague, stages, advance)
-                self._have_judged(unit, stages, colleague)
-                if first_results is not None and unit not in ahead and not colleague.awaits(ahead):
+            lent: list[Serve] = []
+            while True:
+                lent += self._give(division, worker, colleague)
+                unit = division.next_here()
+                if unit is not None:
+                    with colleague.room():
+                        self._do_one(unit, worker, advance)
+                    division.to_judge += self._completed_by(unit, stages)
+                elif colleague.todo:
+                    worker.close()
+                    colleague.take_over()
+                else:
+                    break
+                for done in self._take(colleague, advance, wait=unit is None):
+                    division.to_judge += self._completed_by(done, stages)
+                if first_results is not None and self._are_judged(ahead, division, colleague):
                     first_results()
                     first_results = None
-            worker.close()
-            colleague.take_over()
-            while colleague.todo:
-                self._take(colleague, stages, advance, wait=True)
             for unit in lent:
                 if unit not in colleague.done:  # it was lost with that process
                     self._do_one(unit, worker, advance)
-        return frozenset(unit for unit in colleague.done if isinstance(unit, Judge))
+        return frozenset(unit for unit in (*self._done, *colleague.done) if isinstance(unit, Judge))
 
-    def _spare(
-        self, left: Sequence[Serve], worker: Worker, colleague: Colleague, pace: Pace, at_once: bool
-    ) -> Serve | None:
-        """One of the last, which is for the second process: where it has less to do in all, the judging of what is left
-        included, and without what it would wait while the next is served here.  Unless `at_once`, only where it would.
-        """
-        alone = [unit for unit in list(left)[1:] if worker.does_alone(unit)]
-        if not alone or not colleague.serves or colleague.is_lost:
-            return None
-        to_judge = [judge for unit in left if unit.piece is not None for judge in self._verdicts_on(unit.position)]
-        todo, more = pace.of(colleague.todo), pace.of(alone[-1:])
-        idle = pace.of([left[0]]) - todo
-        there = todo + pace.of(to_judge) + more - max(idle, 0)
-        return alone[-1] if (at_once or idle >= 0) and there <= pace.of(left) - more else None
+    def _give(self, division: Division, worker: Worker, colleague: Colleague) -> list[Serve]:
+        """Keep the second process busy for as long as this one's next unit takes.  Returns what it is to serve."""
+        lent: list[Serve] = []
+        while not colleague.is_lost:
+            todo = list(colleague.todo)
+            busy_s = division.pace.left_of(todo, colleague.under_way_s) if todo else None
+            units = division.next_beside(busy_s, worker.does_alone if colleague.serves else lambda _: False)
+            if not units:
+                break
+            judging = [unit for unit in units if isinstance(unit, Judge)]
+            lent += [unit for unit in units if isinstance(unit, Serve)]
+            colleague.give(units, self.samples_of(judging[0]) if judging else None)
+        return lent
 
     @contextmanager
     def _present(self, colleague: Colleague) -> Iterator[None]:
@@ -183,23 +178,25 @@ class Run:
             finally:
                 self.shares = [colleague.share()]
 
-    def _have_judged(self, unit: Unit, stages: Collection[Stage], colleague: Colleague) -> None:
-        """What a unit completed, where it did."""
-        if isinstance(unit, Serve) and unit.piece is not None:
-            self._hand_over(self.judging(stages, unit.position), colleague)
+    def _completed_by(self, unit: Unit, stages: Collection[Stage]) -> list[Judge]:
+        """The verdicts that can be had since a unit is done."""
+        return self.judging(stages, unit.position) if isinstance(unit, Serve) and unit.piece is not None else []
 
-    def _hand_over(self, units: Sequence[Judge], colleague: Colleague) -> None:
-        for _, of_one in groupby(units, key=lambda unit: unit.position):
-            chosen = list(of_one)
-            colleague.give(chosen, self.samples_of(chosen[0]))
-
-    def _take(self, colleague: Colleague, stages: Collection[Stage], advance: Advance, wait: bool = False) -> None:
+    def _take(self, colleague: Colleague, advance: Advance, wait: bool) -> list[Unit]:
+        """Keep what the second process found, at least one unit's with `wait`.  Returns what it did."""
+        done: list[Unit] = []
         for did in colleague.did(wait):
             for event in did.events:
                 self.keep(did.unit, event)
             advance(self.size(did.unit))
-            self._have_judged(did.unit, stages, colleague)
+            done.append(did.unit)
         line(advance, "judging", colleague.state)
+        return done
+
+    def _are_judged(self, served: Sequence[Serve], division: Division, colleague: Colleague) -> bool:
+        """Whether nothing of these points is still to be done."""
+        waiting = {unit.position for unit in (*division.to_serve, *division.to_judge, *colleague.todo)}
+        return not waiting & {unit.position for unit in served}
 
     @contextmanager
     def _alone(self, device: str) -> Iterator[None]:
@@ -358,23 +355,27 @@ class Run:
         """
         made_with = self.environment_id if environment_id is None else environment_id
         planned = self.work.planned[unit.position]
-        match event:
-            case Survived():
-                self.store.set_survived_update(self._placed[unit.position][1], event.share)
-            case Completed() if isinstance(unit, Serve) and unit.piece is not None:
-                self._keep_piece(unit.position, unit.piece, event, made_with)
-            case Verdict():
-                self._keep_verdict(unit, event, made_with)
-            case Broken():
-                told = self.broken.setdefault(self.work.evaluators[event.evaluator].name, [])
-                told.append(f"{planned.point.label}: {event.what}")
-            case Failed():
-                for position, other in enumerate(self.work.planned):
-                    if other.mixture == planned.mixture:
-                        self.failed[other.point.label] = event.why
-                        self.store.fail(self._placed[position][0], event.why)
-            case _:
-                raise ValueError(f"{event} of {unit}")
+        with self.store.together():
+            match event:
+                case Survived():
+                    self.store.set_survived_update(self._placed[unit.position][1], event.share)
+                case Completed() if isinstance(unit, Serve) and unit.piece is not None:
+                    self._keep_piece(unit.position, unit.piece, event, made_with)
+                case Verdict():
+                    self._keep_verdict(unit, event, made_with)
+                case Broken():
+                    told = self.broken.setdefault(self.work.evaluators[event.evaluator].name, [])
+                    told.append(f"{planned.point.label}: {event.what}")
+                case Failed():
+                    for position, other in enumerate(self.work.planned):
+                        if other.mixture == planned.mixture:
+                            self.failed[other.point.label] = event.why
+                            self.store.fail(self._placed[position][0], event.why)
+                case _:
+                    raise ValueError(f"{event} of {unit}")
+        if isinstance(event, Verdict):
+            for position in self._sharing(planned.subject(self.work.evaluators[event.evaluator].evaluator)):
+                self.told(self.work.planned[position].point, event.estimates)
 
     def _keep_piece(self, position: int, piece: Piece, found: Completed, environment_id: int) -> None:
         """Completions are stored when all pieces of their point are here."""
@@ -408,8 +409,6 @@ class Run:
             data=item.data,
         )  # fmt: skip
         self._stored(subject)
-        for position in self._sharing(subject):
-            self.told(self.work.planned[position].point, found.estimates)
 
 
 def spread(units: Sequence[Serve], n: int) -> list[Serve]:

@@ -130,6 +130,23 @@ class Idle(Waiting):
         self.serves = True
 
 
+class JudgingIsLong(Pace):
+    """So that one point's verdicts are enough for the second process."""
+
+    def of(self, units: Iterable[Unit]) -> float:
+        return float(sum(1000 if isinstance(unit, Judge) else 1 for unit in units))
+
+
+def test_both_judge_where_all_is_served(
+    work: Work, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "Pace", JudgingIsLong)
+    path = tmp_path / "r.db"
+    here, beside = side_by_side(work, path)
+    assert [view(path, name) for name in VIEWS] == [view(alone, name) for name in VIEWS]
+    assert here.n_judged + beside.n_judged == 6 * 4 and here.n_judged > 0 and beside.n_judged > 0
+
+
 class KilledServing(Idle):
     """Dies when it has been given the second mixture to serve."""
 
@@ -245,20 +262,25 @@ def test_a_plan_with_a_second_process_takes_at_least_half(
     assert seconds[0] / 2 <= seconds[1] < seconds[0]
 
 
-def test_a_unit_takes_the_median_of_its_kind_and_of_all_kinds_where_there_is_none(work: Work) -> None:
-    """By hand: weights take 2 s, the evaluator 0 takes 1 s, the other 6 s; logits are unknown, so 2, the median."""
+def test_a_unit_takes_the_median_of_its_kind_or_of_its_class_or_of_all(work: Work) -> None:
+    """By hand: weights take 2 s, the evaluator 0 takes 1 s, the other 6 s; logits are unknown, so 2 s a model."""
     logits, weights = (
         [Serve(i, Piece()) for i, point in enumerate(work.points) if point.recipe.space == space]
         for space in ("logits", "weights")
     )
+    models = [work.points[unit.position].recipe.models_per_token for unit in logits]
+    assert models == [1, 3]
     here: dict[Unit, float] = {weights[0]: 1.0, weights[1]: 2.0, weights[2]: 90.0}
     there: dict[Unit, float] = {Judge(0, 0): 1.0, Judge(0, 1): 6.0}
     pace = Pace(work, here, there)
     assert Pace(work).of(weights) == 0
     assert pace.of([weights[0], Judge(5, 0), Judge(5, 1)]) == 2 + 1 + 6
-    assert pace.of([*logits, Inspect(0)]) == 2 * (len(logits) + 1)
-    there[logits[0]] = 7.0
-    assert pace.of(logits) == 7 * len(logits)
+    assert pace.of([*logits, Inspect(0)]) == 2 + 6 + 2
+    assert pace.of([Judge(0, 2)]) == 3.5
+    there[logits[1]] = 21.0
+    assert pace.of(logits) == 7 + 21
+    assert pace.left_of([Judge(5, 1), weights[0]], 0.5) == 5.5 + 2
+    assert pace.left_of([Judge(5, 1), weights[0]], 60) == 2
 
 
 @pytest.mark.parametrize(
