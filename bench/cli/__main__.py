@@ -1,5 +1,5 @@
 """`python -m bench.cli`, as `lerpbench`."""
 
-from bench.cli import main
+from bench.cli import command
 
-main()
+command()
