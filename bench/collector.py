@@ -25,10 +25,12 @@ def paused() -> Iterator[None]:
 def set_aside() -> Iterator[None]:
     """Inside, collections pass over what is there already, so that they are quick.
 
-    What is garbage by then stays until the first full collection afterwards.
+    What is garbage by then stays until the first full collection after the outermost of these.
     """
+    outermost = gc.get_freeze_count() == 0
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if outermost:
+            gc.unfreeze()

@@ -168,7 +168,7 @@ def run(
     from bench.run.second import begun
 
     every_stage, alone = set(STAGES) <= set(stages), workers is None and ray is None
-    with ExitStack() as beside:
+    with ExitStack() as aside, ExitStack() as beside:
         n_points = combinations(_given(suite), only or ()) if every_stage and alone else 0
         second = beside.enter_context(begun(engine, n_points))  # before the imports below, which take seconds
         from bench import engines
@@ -180,7 +180,7 @@ def run(
         if site is not None:
             require_folder(Path(site))
         found = load(suite)  # imports what it names
-        beside.enter_context(set_aside())
+        aside.enter_context(set_aside())
         work = _with_experts(found, db, engine, only, limit_prompts, workers, ray, task)
         command = command or f"lerpbench.run({work.suite.name!r})"
         device = _device()
@@ -201,8 +201,8 @@ def run(
             beside.close()  # timing has the machine for itself
             spec, whole = work.suite.overhead, work.complete and every_stage
             timed = _timed(work, work.suite, store, spec, task, command, again=False) if spec and whole else []
-    if site is not None:
-        render(db, site)
+        if site is not None:
+            render(db, site)
     return Outcome(Path(db), work.suite.name, work.engine, one_run.failed, one_run.broken, timed, shares)
 
 

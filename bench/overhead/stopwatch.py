@@ -95,10 +95,11 @@ class Stopwatch:
         """Time everything.  Raises UserError where a prompt and its tokens do not fit the model."""
         watch = LoadWatch()
         recipes = list(dict.fromkeys(_shape_key(s.recipe) for s in self.ledger.subjects))
-        with set_aside(), self.machine.exact(), task("Timing start-up", len(recipes)) as advance:
-            self._start_up(self.clock() + START_UP_SHARE * self.spec.budget_s, advance)
-        with task("Timing rounds", len(self.cells) * self.spec.rounds) as advance:
-            self._all_rounds(self.clock() + self.spec.budget_s, advance)
+        with set_aside():
+            with self.machine.exact(), task("Timing start-up", len(recipes)) as advance:
+                self._start_up(self.clock() + START_UP_SHARE * self.spec.budget_s, advance)
+            with task("Timing rounds", len(self.cells) * self.spec.rounds) as advance:
+                self._all_rounds(self.clock() + self.spec.budget_s, advance)
         self.ledger.load = watch.facts()
         return self.ledger
 
