@@ -19,6 +19,7 @@ Counts = NDArray[np.int64]
 Transform = Literal["identity", "exp"]
 
 RESAMPLES = 1000
+AT_ONCE = 2**17  # items of resamples whose median is looked for together: 1 MiB
 LEVEL = 0.95
 
 
@@ -92,12 +93,14 @@ def bootstrap_medians(values: Floats, prompt_of: Counts, n_prompts: int, seed: i
     order = np.argsort(values, kind="stable")
     ordered, prompt_of = values[order], prompt_of[order]
     medians = []
-    for drawn in bootstrap_weights(n_prompts, seed=seed):
-        counts = np.cumsum(drawn[prompt_of])
-        if counts[-1] > 0:  # else only prompts without a scored item were drawn
-            low, high = np.searchsorted(counts, [(counts[-1] + 1) // 2, counts[-1] // 2 + 1])
-            medians.append((ordered[low] + ordered[high]) / 2)
-    return np.array(medians)
+    weights, at_once = bootstrap_weights(n_prompts, seed=seed), max(1, AT_ONCE // len(values))
+    for start in range(0, len(weights), at_once):
+        counts = weights[start : start + at_once, prompt_of].cumsum(axis=1)  # (resamples, N)
+        counts = counts[counts[:, -1] > 0]  # else only prompts without a scored item were drawn
+        total = counts[:, -1:]
+        low, high = ((counts < place).sum(axis=1) for place in ((total + 1) // 2, total // 2 + 1))
+        medians.append((ordered[low] + ordered[high]) / 2)
+    return np.concatenate(medians)
 
 
 def transformed(ratio: NDArray[np.float64] | float, transform: Transform) -> NDArray[np.float64]:

@@ -39,7 +39,8 @@ def encode(judge: Judge, texts: Sequence[str]) -> list[list[int]]:
     """Each text's tokens as the judge's tokenizer makes them, special ones included, in one pass."""
     if not texts:
         return []
-    ids: list[list[int]] = judge.tokenizer(list(texts), verbose=False)["input_ids"]
+    only_ids = {"return_attention_mask": False, "return_token_type_ids": False}
+    ids: list[list[int]] = judge.tokenizer(list(texts), verbose=False, **only_ids)["input_ids"]
     return ids
 
 
