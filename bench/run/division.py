@@ -1,12 +1,12 @@
 """Pure: who of two processes does what next.
 
-This one serves, in order, and judges when all is served; the second judges what is served, and serves where it would
-wait.  It is given no more than it needs to be busy for as long as this one's next unit, so that what is left can go to
-either, and both end together.
+This one serves, in order, and judges what it may when all is served; the second judges what is served, and serves
+where it would wait.  It is given no more than it needs to be busy for as long as this one's next unit, so that what is
+left can go to either, and both end together.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from bench.run.pace import Pace
 from bench.run.units import Judge, Serve
@@ -17,13 +17,17 @@ MARGIN = 1.25  # units of a kind differ
 class Division:
     """What is left to do for both: mixtures to serve, and verdicts that can be had."""
 
-    def __init__(self, to_serve: Sequence[Serve], to_judge: Sequence[Judge], pace: Pace) -> None:
+    def __init__(
+        self, to_serve: Sequence[Serve], to_judge: Sequence[Judge], pace: Pace, by_either: Collection[int]
+    ) -> None:
+        """by_either: the places of the evaluators that this process may have, too."""
         self.to_serve = deque(to_serve)
         self.to_judge = list(to_judge)
         self.pace = pace
+        self.by_either = by_either
 
     def next_here(self) -> Serve | Judge | None:
-        """What this process does next, no longer left: the first mixture, else the verdict that takes longest."""
+        """What this process does next, no longer left: the first mixture, else of its verdicts the longest."""
         if self.to_serve:
             return self.to_serve.popleft()
         longest = self._longest()
@@ -53,4 +57,5 @@ class Division:
 
     def _longest(self) -> Judge | None:
         """Of the last points first, since the second process begins with the others."""
-        return max(reversed(self.to_judge), key=lambda unit: self.pace.of([unit]), default=None)
+        mine = [unit for unit in reversed(self.to_judge) if unit.evaluator in self.by_either]
+        return max(mine, key=lambda unit: self.pace.of([unit]), default=None)

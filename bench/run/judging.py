@@ -28,8 +28,9 @@ from bench.run.units import Event, Judge, Serve, Unit
 from bench.run.worker import Worker
 from bench.schema import Share, UserError
 from bench.serving import Engine
+from bench.suite.checkpoints import locate, weight_files
 from bench.suite.loading import quieten
-from evaluators.base import Samples
+from evaluators.base import ModelJudgeEvaluator, Samples
 from evaluators.judges import Judges
 
 THERE = "there"  # what the second process says when it has its work
@@ -55,6 +56,21 @@ def helps(work: Work, device: str) -> bool:
 def has_room(work: Work, n_engines: int) -> bool:
     """Whether so many engines fill half of a CPU's memory at most."""
     return n_engines * needed(work, "cpu").total <= memory_bytes() / 2
+
+
+def judged_by_either(work: Work) -> frozenset[int]:
+    """The places of evaluators whose model fits where the engine was, so that this process may judge at the end, too.
+
+    Files may hold half of float32's bytes.
+    """
+    room = needed(work, "cpu").total
+    folders = {
+        place: locate(item.evaluator.model)
+        for place, item in enumerate(work.evaluators)
+        if isinstance(item.evaluator, ModelJudgeEvaluator)
+    }
+    sizes = {place: sum(path.stat().st_size for path in weight_files(folder)) for place, folder in folders.items()}
+    return frozenset(place for place, size in sizes.items() if 2 * size <= room)
 
 
 class Colleague:

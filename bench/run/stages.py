@@ -14,7 +14,7 @@ from typing import Literal
 
 from bench.progress import Advance, Task, line
 from bench.run.division import Division
-from bench.run.judging import Colleague, helps
+from bench.run.judging import Colleague, helps, judged_by_either
 from bench.run.pace import Pace
 from bench.run.prepare import NamedEvaluator, Work
 from bench.run.second import AHEAD, ENOUGH, SecondProcess
@@ -127,7 +127,8 @@ class Run:
         """
         worker.expect(serving)
         ahead = serving[:AHEAD]
-        division = Division(serving, self.judging(stages), Pace(self.work, self._done, colleague.done))
+        pace = Pace(self.work, self._done, colleague.done)
+        division = Division(serving, self.judging(stages), pace, judged_by_either(self.work))
         n_to_come = len(self.work.looking_at("completions")) * sum(unit.piece is not None for unit in serving)
         n_judging = (len(division.to_judge) + n_to_come) * self.work.completions_per_point
         title = f"Generating with {self.work.engine}, judging beside"

@@ -1,7 +1,7 @@
 """Who of two processes does what: by hand, and the law that both end together whatever units take."""
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import pytest
 
@@ -24,16 +24,25 @@ A, B, C, D = (Serve(position, Piece()) for position in range(4))
 QUICK, SLOW = 0, 1  # evaluators
 
 
-def division(to_serve: Iterable[Serve], to_judge: Iterable[Judge] = ()) -> Division:
+def division(
+    to_serve: Iterable[Serve], to_judge: Iterable[Judge] = (), by_either: Collection[int] = (QUICK, SLOW)
+) -> Division:
     seconds: dict[Unit, float] = dict.fromkeys((A, B, C, D), 4.0)
     seconds |= {Judge(p, evaluator): 1.0 + 2 * evaluator for p in range(4) for evaluator in (QUICK, SLOW)}
-    return Division(list(to_serve), list(to_judge), Known(seconds))
+    return Division(list(to_serve), list(to_judge), Known(seconds), by_either)
 
 
 def test_here_mixtures_come_in_order_then_the_longest_verdict_of_the_last_point() -> None:
     left = division([A, B], [Judge(p, e) for p in (2, 3) for e in (QUICK, SLOW)])
     done = [left.next_here() for _ in range(7)]
     assert done == [A, B, Judge(3, SLOW), Judge(2, SLOW), Judge(3, QUICK), Judge(2, QUICK), None]
+
+
+def test_what_only_the_second_process_may_judge_is_left_to_it() -> None:
+    left = division([], [Judge(2, QUICK), Judge(2, SLOW), Judge(3, QUICK)], by_either=(SLOW,))
+    assert [left.next_here() for _ in range(2)] == [Judge(2, SLOW), None]
+    assert left.next_beside(0.1, lambda _: True) == []
+    assert [left.next_beside(None, lambda _: True) for _ in range(3)] == [[Judge(2, QUICK)], [Judge(3, QUICK)], []]
 
 
 def test_beside_a_points_verdicts_come_together_then_the_last_mixture_that_may_be_lent() -> None:
@@ -59,7 +68,7 @@ def test_both_end_together_and_each_unit_is_done_once(seed: int) -> None:
     seconds: dict[Unit, float] = {unit: rng.uniform(1, 3) for unit in serving}
     seconds |= {Judge(p, e): rng.uniform(0.1, 3) * rng.random() for p in range(30) for e in (QUICK, SLOW)}
     pace = Known(seconds)
-    left, now, done = Division(serving, [], pace), 0.0, list[Unit]()
+    left, now, done = Division(serving, [], pace, (QUICK, SLOW)), 0.0, list[Unit]()
     todo, free_at, done_there = list[Unit](), 0.0, list[tuple[float, Unit]]()
 
     def verdicts(unit: Unit) -> list[Judge]:

@@ -137,14 +137,19 @@ class JudgingIsLong(Pace):
         return float(sum(1000 if isinstance(unit, Judge) else 1 for unit in units))
 
 
-def test_both_judge_where_all_is_served(
-    work: Work, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fits", [True, False])
+def test_both_judge_where_all_is_served_and_there_is_room_for_the_judges(
+    work: Work, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: bool
 ) -> None:
     monkeypatch.setattr(stages, "Pace", JudgingIsLong)
+    if not fits:
+        memory = judging.needed(work, "cpu")
+        small = replace(memory, anchors=0, served=0, members=0, cache=2**10)
+        monkeypatch.setattr(judging, "needed", lambda *_: small)
     path = tmp_path / "r.db"
     here, beside = side_by_side(work, path)
     assert [view(path, name) for name in VIEWS] == [view(alone, name) for name in VIEWS]
-    assert here.n_judged + beside.n_judged == 6 * 4 and here.n_judged > 0 and beside.n_judged > 0
+    assert here.n_judged + beside.n_judged == 6 * 4 and (here.n_judged > 0) is fits and beside.n_judged > 0
 
 
 class KilledServing(Idle):
