@@ -16,8 +16,8 @@ class Known(Pace):
     def __init__(self, seconds: Mapping[Unit, float]) -> None:
         self.seconds = seconds
 
-    def of(self, units: Iterable[Unit]) -> float:
-        return sum(self.seconds[unit] for unit in units)
+    def each(self, units: Iterable[Unit]) -> list[float]:
+        return [self.seconds[unit] for unit in units]
 
 
 A, B, C, D = (Serve(position, Piece()) for position in range(4))

@@ -120,8 +120,8 @@ class Killed(Colleague):
 class JudgingIsFree(Pace):
     """So that the second process should serve whenever it may."""
 
-    def of(self, units: Iterable[Unit]) -> float:
-        return float(sum(isinstance(unit, Serve) for unit in units))
+    def each(self, units: Iterable[Unit]) -> list[float]:
+        return [float(isinstance(unit, Serve)) for unit in units]
 
 
 class Idle(Waiting):
@@ -133,8 +133,8 @@ class Idle(Waiting):
 class JudgingIsLong(Pace):
     """So that one point's verdicts are enough for the second process."""
 
-    def of(self, units: Iterable[Unit]) -> float:
-        return float(sum(1000 if isinstance(unit, Judge) else 1 for unit in units))
+    def each(self, units: Iterable[Unit]) -> list[float]:
+        return [1000.0 if isinstance(unit, Judge) else 1.0 for unit in units]
 
 
 @pytest.mark.parametrize("fits", [True, False])
