@@ -105,8 +105,11 @@ def command(*arguments: object, folder: Path, kill_after_s: float | None = None)
 
 def run_command(arguments: list[str], log: Path) -> None:
     """In the child: the command with its output in files; never returns."""
+    import torch
+
     from bench.cli import main
 
+    torch.set_num_threads(torch.get_num_threads())  # makes torch's pool anew, which threads that ask at once may miss
     code = 70
     try:
         for number, path in ((1, os.devnull), (2, str(log))):
