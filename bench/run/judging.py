@@ -5,7 +5,6 @@ On a CPU small operations gain little from a second thread, and two processes of
 What comes of a unit depends neither on the process that does it nor on its threads.
 """
 
-import gc
 import os
 import pickle
 import time
@@ -20,15 +19,16 @@ from threading import Thread
 from typing import Any
 
 from bench import engines
+from bench.collector import set_aside
 from bench.environment import memory_bytes
-from bench.run.memory import needed
+from bench.run.memory import file_bytes, needed
 from bench.run.prepare import Work
 from bench.run.second import SecondProcess
 from bench.run.units import Event, Judge, Serve, Unit
 from bench.run.worker import Worker
 from bench.schema import Share, UserError
 from bench.serving import Engine
-from bench.suite.checkpoints import locate, weight_files
+from bench.suite.checkpoints import locate
 from bench.suite.loading import quieten
 from evaluators.base import ModelJudgeEvaluator, Samples
 from evaluators.judges import Judges
@@ -64,13 +64,11 @@ def judged_by_either(work: Work) -> frozenset[int]:
     Files may hold half of float32's bytes.
     """
     room = needed(work, "cpu").total
-    folders = {
-        place: locate(item.evaluator.model)
+    return frozenset(
+        place
         for place, item in enumerate(work.evaluators)
-        if isinstance(item.evaluator, ModelJudgeEvaluator)
-    }
-    sizes = {place: sum(path.stat().st_size for path in weight_files(folder)) for place, folder in folders.items()}
-    return frozenset(place for place, size in sizes.items() if 2 * size <= room)
+        if isinstance(item.evaluator, ModelJudgeEvaluator) and 2 * file_bytes(locate(item.evaluator.model)) <= room
+    )
 
 
 class Colleague:
@@ -190,16 +188,14 @@ def _received(line: Connection, put: Callable[[Any], None]) -> None:
 
 
 def judge(descriptor: int) -> None:
-    """Do what comes through a connection until it is closed.  Began with its garbage collector off, for its imports."""
+    """Do what comes through a connection until it is closed."""
     line = Connection(descriptor)
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as badness:
         badness.write("500")  # where memory runs out, better this process than the one that stores
     todo: SimpleQueue[tuple[Sequence[Judge] | Sequence[Serve], Samples | None]] = SimpleQueue()
     threads = [1]
     engines.engine_class(engines.QUICK[0])  # imports what takes seconds
-    gc.freeze()
-    gc.enable()
-    with suppress(EOFError, OSError):  # nobody is there any more
+    with set_aside(), suppress(EOFError, OSError):  # nobody is there any more
         work: Work = line.recv()
         line.send(THERE)
         Thread(target=_obey, args=(line, todo, threads), daemon=True).start()

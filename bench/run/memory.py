@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
 from bench.engines.vllm_support import VllmSettings
 from bench.experts.plan import PlannedExpert
@@ -52,7 +53,7 @@ def needed(work: Work, device: str) -> Memory:
         prompt_tokens = len(load_tokenizer(next(iter(checkpoints.values())))(longest, verbose=False)["input_ids"])
         cache = rows_at_once(device) * (prompt_tokens + work.suite.sampling.max_new_tokens) * in_cache
     return Memory(
-        anchors=sum(path.stat().st_size for name in mixed for path in weight_files(checkpoints[name].path)),
+        anchors=sum(file_bytes(checkpoints[name].path) for name in mixed),
         served=max((parameters(checkpoints[name]) * size for name in mixed), default=0),
         members=sum(parameters(checkpoints[name]) * size for name in apart),
         cache=cache,
@@ -66,6 +67,11 @@ def trained_bytes(expert: PlannedExpert) -> int:
     """
     lora = all(trial.lora is not None for trial in expert.settings)
     return (1 if lora else 4) * BYTES["float32"] * parameters(expert.base)
+
+
+def file_bytes(folder: Path) -> int:
+    """Of a checkpoint's weights as they are stored."""
+    return sum(path.stat().st_size for path in weight_files(folder))
 
 
 def parameters(checkpoint: Checkpoint) -> int:

@@ -24,7 +24,7 @@ class SecondProcess:
     def __init__(self) -> None:
         ours, theirs = Pipe()
         paths = os.pathsep.join(path or "." for path in sys.path)
-        command = f"import gc; gc.disable(); from bench.run.judging import judge; judge({theirs.fileno()})"
+        command = f"from bench.run.judging import judge; judge({theirs.fileno()})"
         self.process = subprocess.Popen(
             [sys.executable, "-c", command], pass_fds=[theirs.fileno()],
             env={"GOMP_SPINCOUNT": "10000", **os.environ, "PYTHONPATH": paths},
