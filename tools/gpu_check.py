@@ -6,17 +6,20 @@
 in bfloat16 against itself in float32: what rounding alone does; `graphs` compares the transformers engine's steps of
 fixed shapes, on a GPU CUDA graphs, with growing caches.  `rates-ENGINE` is tokens a second, the most of a few calls,
 `growing` the transformers engine with growing caches, `generate` plain `transformers.generate()`; `speed-ENGINE` is the
-overhead stopwatch, minutes for a large shape.  `sweep-ENGINE` is 15 alphas of DExperts in one batch and one after
-another.  Every part runs in a process of its own, writes DIR/PART.md and
-DIR/PART.json and may fail alone; DIR/gpu-check.md is put together anew after each.  Needs nothing but PYTHONPATH;
-with `--device cpu --shape tiny` the same code checks this script, not a GPU.
+overhead stopwatch, minutes for a large shape.  `speculation` is DExperts with a draft and without, of experts near the
+base (`tools.speculation`).  `sweep-ENGINE` is 15 alphas of DExperts in one batch and one after another.  Every part
+runs in a process of its own (but with `--one-process`), writes DIR/PART.md and DIR/PART.json and may fail alone;
+DIR/gpu-check.md is put together anew after each.  Needs nothing but PYTHONPATH; with `--device cpu --shape tiny` the
+same code checks this script, not a GPU.
 """
 
 import argparse
+import gc
 import json
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -45,6 +48,7 @@ from bench.suite.points import plan_points
 from evaluators.distinct import Distinct
 from evaluators.length import Length
 from tools.random_models import NAMES, SHAPES, Shape, random_checkpoints, random_prompts
+from tools.speculation import HEAD, NEAR, compare
 
 METHODS = (
     MethodSpec(name="base"),
@@ -55,7 +59,7 @@ METHODS = (
 PARTS = (
     "parity-float32", "parity-bfloat16", "rounding", "graphs",
     "rates-transformers", "rates-growing", "rates-vllm", "generate", "speed-transformers", "speed-vllm",
-    "sweep-transformers", "sweep-vllm",
+    "speculation", "sweep-transformers", "sweep-vllm",
 )  # fmt: skip
 SWEEP = tuple(round(0.1 * i, 1) for i in range(1, 16))  # alphas
 
@@ -65,6 +69,7 @@ class Check:
 
     def __init__(self, shape: Shape, models: Path, device: str) -> None:
         self.shape = shape
+        self.models = models
         self.device = device
         self.checkpoints = random_checkpoints(models, shape, device)
 
@@ -78,8 +83,8 @@ class Check:
         }
         if kind in of_each:
             return of_each[kind](of)
-        if part == "generate":
-            return self.generate()
+        if part in ("generate", "speculation"):
+            return self.generate() if part == "generate" else self.speculation()
         engine, dtype = {"rounding": ("transformers", "bfloat16"), "graphs": ("growing", "float32")}[part]
         return self.parity(engine, dtype)
 
@@ -183,6 +188,14 @@ class Check:
         times = f"together {seconds[together]:.3f} s, one by one {seconds[one_by_one]:.3f} s"
         return f"- {times}: {seconds[one_by_one] / seconds[together]:.2f} times; {shown}\n", found
 
+    def speculation(self) -> tuple[str, Any]:
+        """Two strengths, few rows: where a draft is meant to help."""
+        near = random_checkpoints(self.models.with_name(f"{self.models.name}-near"), self.shape, self.device, NEAR)
+        engine = TransformersEngine(near, self.shape.dtype, self.device)
+        batches = [rows for rows in (1, 4, 16) if rows <= max(self.shape.rows)]
+        found = list(compare(engine, self.shape, (0.5, 1.0), (4,), batches, self.shape.rounds))
+        return "".join(["```\n", HEAD, *(f"\n{line}" for line in found), "\n```\n"]), [asdict(line) for line in found]
+
     def generate(self) -> tuple[str, Any]:
         """Plain `generate()` of the base at the same batches; the fastest of a few calls."""
         import torch
@@ -224,6 +237,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="large: GPT-2 Large; llama: a Llama of 1 billion parameters, its experts LoRA adapters; tiny...",
     )
     parser.add_argument("--timeout-s", type=float, default=600, help="limit of one part")
+    parser.add_argument(
+        "--one-process", action="store_true", help="all parts in this process: libraries are imported once (no limit)"
+    )
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.device == "cuda" and engines.device() != "cuda":
@@ -232,22 +248,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen.out.mkdir(parents=True, exist_ok=True)
     if chosen.part is None:
         return run_all(chosen)
-    set_environment()
-    models = Path(tempfile.gettempdir()) / "lerpbench-random" / chosen.shape
-    text, values = Check(SHAPES[chosen.shape], models, chosen.device).run(chosen.part)
-    (chosen.out / f"{chosen.part}.md").write_text(text)
-    (chosen.out / f"{chosen.part}.json").write_text(json.dumps(values, indent=1) + "\n")
+    run_part(chosen.part, chosen)
     return 0
 
 
+def run_part(part: str, chosen: argparse.Namespace) -> None:
+    set_environment()
+    models = Path(tempfile.gettempdir()) / "lerpbench-random" / chosen.shape
+    text, values = Check(SHAPES[chosen.shape], models, chosen.device).run(part)
+    (chosen.out / f"{part}.md").write_text(text)
+    (chosen.out / f"{part}.json").write_text(json.dumps(values, indent=1) + "\n")
+
+
+def run_here(part: str, chosen: argparse.Namespace) -> str | None:
+    """Run one part in this process.  Returns what went wrong, or None."""
+    import torch
+
+    try:
+        run_part(part, chosen)
+        return None
+    except Exception as error:
+        traceback.print_exc()
+        return f"{type(error).__name__}: {str(error)[:300]}"
+    finally:
+        gc.collect()
+        if chosen.device == "cuda":
+            torch.cuda.empty_cache()
+
+
 def run_all(chosen: argparse.Namespace) -> int:
-    """Each part in a process of its own; the report after each.  Returns 1 if one failed."""
+    """Each part in a process of its own, or all in this one; the report after each.  Returns 1 if one failed."""
     about = engines.machine() | asdict(SHAPES[chosen.shape])
     head = "# GPU check\n\n" + "".join(f"- {name}: {value}\n" for name, value in about.items())
     failed = False
     for part in chosen.only:
         started = perf_counter()
-        error = run_child(part, chosen)
+        error = run_here(part, chosen) if chosen.one_process else run_child(part, chosen)
         print(f"gpu-check: {part}: {error or 'done'} in {perf_counter() - started:.0f} s", flush=True)
         if error is not None:
             failed = True

@@ -94,7 +94,7 @@ def decoding_attention(
     """
     batch, heads, queries, size = query.shape
     masked = queries == 1 or attention_mask is not None  # else the causal mask is to be made
-    if query.is_cuda and queries == 1 and attention_mask is not None and key.shape[-1] == value.shape[-1]:
+    if query.is_cuda and queries <= FEW and attention_mask is not None and key.shape[-1] == value.shape[-1]:
         from bench.engines.gpu_attention import attend
 
         return attend(query, key, value, attention_mask, options.get("scaling") or size**-0.5, last_place), None

@@ -59,8 +59,8 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 
 def uniforms(keys: Tensor, step: int, attempt: int) -> Tensor:
     """Independent uniform numbers in [0, 1) for keys at a step and attempt.  int64 of any shape to float64."""
-    counter = torch.tensor(step * ATTEMPTS + attempt + 1, device=keys.device)
-    bits = scramble(keys + GOLDEN * counter)  # int64 wraps around, as the hash wants
+    counter = GOLDEN * (step * ATTEMPTS + attempt + 1)
+    bits = scramble(keys + ((counter + 2**63) % 2**64 - 2**63))  # int64 wraps around, as the hash wants
     return _shift(bits, 11).to(torch.float64) * 2.0**-53
 
 
@@ -238,7 +238,7 @@ def _edge(probabilities: Tensor, top_p: float) -> Tensor:
     """The least probability inside the top-p nucleus, so that equal ones are inside with it.  (..., V) -> (..., 1)."""
     ordered = _descending(probabilities)
     inside = (ordered.cumsum(dim=-1) - ordered < top_p).sum(dim=-1, keepdim=True)  # the first ones, as sums only grow
-    return ordered.gather(-1, inside - 1)
+    return ordered.gather(-1, (inside - 1).clamp_(min=0))  # none where there are no numbers
 
 
 def _descending(x: Tensor) -> Tensor:

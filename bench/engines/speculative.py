@@ -11,24 +11,17 @@ mask hides it.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bench.engines.drafting import best_k
-from bench.engines.sampling import (
-    ATTEMPTS,
-    from_step,
-    inverse_cdf,
-    most_likely,
-    nucleus,
-    sample_nucleus,
-    uniforms,
-)
+from bench.engines.sampling import ATTEMPTS, NO_NUMBERS, from_step, inverse_cdf, nucleus, uniforms
 from bench.engines.stream import Member, Stream
 from bench.engines.transformers import TransformersModel, alike, finished_rows
 from bench.schema import Recipe, Sampling
+from bench.serving import NotFiniteError
 
 if TYPE_CHECKING:
     from bench.engines.transformers import TransformersEngine
@@ -68,15 +61,22 @@ class SpeculativeModel(TransformersModel):
     ) -> list[tuple[list[int], bool]]:
         if self.k is None:
             self.k = best_k(self.overlap(BEGINNINGS, sampling), len(self.members))
+        end = self.end if end is None else end
+        fixed = self.engine.static and all(member.plain for member in (*self.members, self.draft))
         per_pass = max(1, ROWS // sampling.samples)
         rows: list[tuple[list[int], bool]] = []
         for start in range(0, len(prompts), per_pass):
             part = slice(start * sampling.samples, (start + per_pass) * sampling.samples)
-            drawing = _Drawing(self, prompts[start : start + per_pass], keys[part], sampling,
-                               self.end if end is None else end)  # fmt: skip
-            rows += drawing.finish()
-            self.accepted += drawing.accepted
-            self.judged += drawing.judged
+            of, own = prompts[start : start + per_pass], keys[part].to(self.engine.device)
+            if fixed:
+                from bench.engines.static_speculative import drawn_in_blocks
+
+                found = drawn_in_blocks(self, of, own, sampling, end)
+            else:
+                found = _Drawing(self, of, own, sampling, end).finish()
+            rows += finished_rows(found.tokens, end)
+            self.accepted += found.accepted
+            self.judged += found.judged
         return rows
 
     @torch.inference_mode()
@@ -84,9 +84,21 @@ class SpeculativeModel(TransformersModel):
         prompts = [self.token_ids(text) for text in texts]
         streams = [Stream(member, max(map(len, prompts))) for member in (*self.members, self.draft)]
         hidden = [stream.prefill(prompts, self.end, self.engine.device) for stream in streams]
-        logits = alike([self._mixed(self.logits(hidden[:-1])), self.draft.head(hidden[-1]).float()])
-        p, q = (_distribution(z, sampling) for z in logits)
+        logits = alike([self.target(hidden[:-1]), self.draft.head(hidden[-1]).float()])
+        p, q = (distribution(z, sampling) for z in logits)
         return float(torch.minimum(p, q).sum(dim=-1).mean())
+
+    def target(self, hidden: Sequence[Tensor]) -> Tensor:
+        """The ensemble's logits (..., V) of its members' hidden states, m x (..., h)."""
+        return self._mixed(self.logits(hidden))
+
+
+class Drawn(NamedTuple):
+    """Rows that are done."""
+
+    tokens: Tensor  # (B, new tokens), nothing of use behind an end token
+    accepted: int
+    judged: int
 
 
 class _Drawing:
@@ -111,10 +123,11 @@ class _Drawing:
             hidden.append(stream.prefill(prompts, model.end, device)[repeats])
             stream.select(repeats)
             stream.branch(sampling.max_new_tokens)
-        logits = self._target(hidden[:-1])
+        logits = model.target(hidden[:-1])
         self.vocabulary = logits.shape[-1]
-        self.keys = keys.to(device)
-        first = self._draw(logits, self.keys, torch.zeros_like(self.keys))
+        self.keys = keys
+        first = draw(distribution(logits, sampling), uniforms(keys, 0, 0))
+        require_numbers(first, self.vocabulary)
         self.drawn = torch.full((len(repeats), sampling.max_new_tokens), end, device=device)
         self.drawn[:, 0] = first
         self.live = torch.arange(len(repeats), device=device)
@@ -123,22 +136,21 @@ class _Drawing:
         self.lacks = torch.zeros_like(first, dtype=torch.bool)  # whether the draft's cache lacks that other one, too
         self._select((first != end) & (self.at < sampling.max_new_tokens))
 
-    def finish(self) -> list[tuple[list[int], bool]]:
+    def finish(self) -> Drawn:
         while len(self.live):
             self._block()
-        return finished_rows(self.drawn, self.end)
+        return Drawn(self.drawn, self.accepted, self.judged)
 
     def _block(self) -> None:
         """Draft, verify, keep: every live row gets one token at least."""
         room = (self.sampling.max_new_tokens - 1 - self.at).clamp(max=self.k)  # (B,) drafts before a row's last token
         tokens, drafted = self._drafts(int(room.max()))
         fed = torch.cat([self.pending[:, 1:], tokens], dim=1)  # (B, width + 1)
-        logits = self._target([stream.extend(fed, torch.ones_like(fed)) for stream in self.members])
-        n, following = judge(_distribution(logits[:, :-1], self.sampling), drafted, tokens, room, self.keys, self.at)
-        whole = (n == room).nonzero()[:, 0]  # nothing was rejected, and the next token is the ensemble's own
-        following[whole] = self._draw(logits[whole, n[whole]], self.keys[whole], (self.at + n)[whole])
+        logits = self.model.target([stream.extend(fed, torch.ones_like(fed)) for stream in self.members])
+        n, following = judge(distribution(logits, self.sampling), drafted, tokens, room, self.keys, self.at)
+        require_numbers(following, self.vocabulary)
         self.accepted += int(n.sum())
-        self.judged += int(n.sum()) + len(n) - len(whole)
+        self.judged += int(n.sum()) + int((n < room).sum())
         self._keep(fed, n, following)
 
     def _drafts(self, width: int) -> tuple[Tensor, Tensor]:
@@ -151,8 +163,9 @@ class _Drawing:
         for i in range(width):
             hidden = self.draft.extend(feed, real)[:, -1]
             logits = self.model.draft.head(hidden).float()[:, : self.vocabulary]
-            distributions[:, i] = _distribution(logits, self.sampling)
-            tokens[:, i] = self._draw(logits, self.keys, self.at + i)
+            distributions[:, i] = distribution(logits, self.sampling)
+            noise = uniforms(from_step(self.keys, self.at + i), 0, 0)
+            tokens[:, i] = draw(distributions[:, i], noise).clamp_(max=self.vocabulary - 1)  # `judge` tells
             feed = tokens[:, i : i + 1]
             real = torch.ones_like(feed)
         return tokens, distributions
@@ -182,25 +195,6 @@ class _Drawing:
         self.pending, self.lacks = self.pending[kept], self.lacks[kept]
         for stream in (*self.members, self.draft):
             stream.keep(kept)
-
-    # ------------------------------------------------------------------------------------------ distributions
-
-    def _target(self, hidden: Sequence[Tensor]) -> Tensor:
-        """The ensemble's logits (..., V) of its members' hidden states, m x (..., h)."""
-        return self.model._mixed(self.model.logits(hidden))
-
-    def _draw(self, logits: Tensor, keys: Tensor, steps: Tensor) -> Tensor:
-        """A token a row, (B,) int64, by the random number of its own step.  logits: (B, V), overwritten."""
-        if self.sampling.temperature == 0:
-            return most_likely(logits)
-        return sample_nucleus(logits.div_(self.sampling.temperature), self.sampling.top_p, from_step(keys, steps), 0)
-
-
-def _distribution(logits: Tensor, sampling: Sampling) -> Tensor:
-    """What is drawn from, (..., V) float32."""
-    if sampling.temperature == 0:
-        return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-    return nucleus(logits / sampling.temperature, sampling.top_p)
 
 
 class _Branching(Stream):
@@ -237,23 +231,47 @@ class _Branching(Stream):
             layer.forget(self.filled)
 
 
+def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
+    """What is drawn from, (..., V) float32; no numbers where the logits are none."""
+    if sampling.temperature == 0:
+        highest, token = logits.max(dim=-1, keepdim=True)
+        return torch.zeros_like(logits).scatter_(-1, token, torch.where(highest.isfinite(), 1.0, torch.nan))
+    return nucleus(logits / sampling.temperature, sampling.top_p)
+
+
 def judge(
     ensemble: Tensor, draft: Tensor, tokens: Tensor, room: Tensor, keys: Tensor, first: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """How many of its drafted tokens each row accepts, and the token that follows a rejection; both (B,) int64.
+    """How many of its drafted tokens each row accepts, and the token that follows them; both (B,) int64.
 
-    ensemble, draft: distributions (B, k, V); tokens: (B, k); room: (B,) the drafts of a row that count; keys, first:
-    (B,) each row's key and the step of its first draft.  Where all that count are accepted, the second means nothing.
+    ensemble: distributions (B, k + 1, V); draft: (B, k, V); tokens: (B, k); room: (B,) the drafts of a row that count;
+    keys, first: (B,) each row's key and the step of its first draft.  Behind the last draft that counts the ensemble's
+    own distribution is drawn from.  Where there are no numbers to draw from, the token that follows is V.
     """
-    n_rows, k, _ = ensemble.shape
-    if k == 0:
-        return torch.zeros_like(first), torch.zeros_like(first)
-    steps = torch.arange(k, device=keys.device)
-    u = uniforms(from_step(keys[:, None], first[:, None] + steps), 0, ACCEPTING)  # (B, k)
-    p, q = (d.gather(2, tokens[..., None])[..., 0].double() for d in (ensemble, draft))
-    accepted = (u * q < p) & (steps < room[:, None])
-    n = accepted.long().cumprod(dim=1).sum(dim=1)
-    place = torch.arange(n_rows, device=keys.device), n.clamp(max=k - 1)
-    left = (ensemble[place] - draft[place]).clamp_(min=0.0)
-    left = torch.where(left.sum(dim=1, keepdim=True) > 0, left, ensemble[place])  # equal but for rounding
-    return n, inverse_cdf(left, uniforms(from_step(keys, first + n), 0, REPLACING))
+    k = tokens.shape[1]
+    rows = torch.arange(len(tokens), device=keys.device)
+    n = torch.zeros_like(first)
+    left = ensemble[:, 0]
+    if k:
+        steps = torch.arange(k, device=keys.device)
+        u = uniforms(from_step(keys[:, None], first[:, None] + steps), 0, ACCEPTING)  # (B, k)
+        p, q = (d.gather(2, tokens[..., None])[..., 0].double() for d in (ensemble[:, :k], draft))
+        accepted = (u * q < p) & (steps < room[:, None])
+        n = accepted.long().cumprod(dim=1).sum(dim=1)
+        own = ensemble[rows, n]
+        more = (own - draft[rows, n.clamp(max=k - 1)]).clamp_(min=0.0)
+        some = more.sum(dim=1) != 0  # else they are equal but for rounding
+        left = torch.where(((n < room) & some)[:, None], more, own)
+    following = from_step(keys, first + n)
+    noise = torch.where(n < room, uniforms(following, 0, REPLACING), uniforms(following, 0, 0))
+    return n, draw(left, noise)
+
+
+def draw(weights: Tensor, u: Tensor) -> Tensor:
+    """A token a row, (B,) int64, by its random number u (B,); V where the weights (B, V) are no numbers."""
+    return torch.where(weights.sum(dim=1).isfinite(), inverse_cdf(weights, u), weights.shape[1])
+
+
+def require_numbers(tokens: Tensor, vocabulary: int) -> None:
+    if (tokens == vocabulary).any():
+        raise NotFiniteError(NO_NUMBERS)

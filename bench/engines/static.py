@@ -6,9 +6,9 @@ coefficients and random numbers are its inputs.  The host asks once a step: are 
 repeated, does a row still go on.  Rows that have ended are decoded on, since shapes do not change.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -44,12 +44,26 @@ class Shape(NamedTuple):
     rooms: tuple[int, ...]  # places of each member's cache
     steps: int
 
+    def nbytes(self, streams: Sequence[Stream]) -> int:
+        """Of the caches."""
+        return sum(room * bytes_per_place(s) for s, room in zip(streams, self.rooms, strict=True)) * self.rows
+
+
+class Captured(Protocol):
+    """What `Loops` keeps."""
+
+    nbytes: int  # of its caches
+
+
+T = TypeVar("T")
+L = TypeVar("L", bound=Captured)
+
 
 class Loops:
     """The loops of an engine; the one that was idle longest makes room for another."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[Any, ...], Loop] = {}
+        self._kept: dict[tuple[Any, ...], Captured] = {}
 
     def decode(
         self,
@@ -82,12 +96,17 @@ class Loops:
         mixed = None if alone else (recipe.space, tuple(recipe.coefficients))
         drawing = sampling.temperature, sampling.top_p, recipe.filter_p, recipe.plausible
         key = (*(id(stream.model) for stream in streams), shape, mixed, drawing)
-        loop = self._kept.pop(key, None)
+        return self.kept(key, shape.nbytes(streams), lambda: Loop(model, streams, shape, sampling, alone))
+
+    def kept(self, key: tuple[Any, ...], nbytes: int, make: Callable[[], L]) -> L:
+        """The loop of this key, made where it is missing; nbytes: what its caches will take."""
+        loop: Any = self._kept.pop(key, None)
         if loop is None:
-            self._make_room(sum(room * bytes_per_place(s) for s, room in zip(streams, rooms, strict=True)) * shape.rows)
-            loop = Loop(model, streams, shape, sampling, alone)
+            self._make_room(nbytes)
+            loop = make()
         self._kept[key] = loop
-        return loop
+        found: L = loop
+        return found
 
     def _make_room(self, nbytes: int) -> None:
         if torch.cuda.is_available():
@@ -115,11 +134,10 @@ class Loop:
         self.going = torch.zeros(shape.rows, dtype=torch.bool, device=device)
         self.drawn = whole(shape.steps, shape.rows)
         self.answers = torch.zeros(3, dtype=torch.bool, device=device)
+        self.beside = Beside(len(streams), device)
         self.graph: Any = None
-        beside = device != "cpu" and len(streams) > 1
-        self.sides: list[Any] = [torch.cuda.Stream() for _ in streams] if beside else []  # type: ignore[no-untyped-call]
         if device != "cpu":
-            self._capture()
+            self.draw, self.graph = captured(self._kernels, self.step.zero_)
 
     def start(
         self,
@@ -171,7 +189,8 @@ class Loop:
         self.drawn.index_copy_(0, self.step, self.tokens[None])
         self.going &= self.tokens != self.end
         self.step += 1
-        logits = self.model.logits(self._hidden())
+        hidden = self.beside.run([partial(stream.step, self.tokens) for stream in self.streams])
+        logits = self.model.logits(hidden)
         allowed, top_p = self.model.candidates(logits, self.sampling.top_p)
         mixed = self._mixed(logits)
         if self.sampling.temperature == 0:
@@ -183,48 +202,67 @@ class Loop:
         self.answers.copy_(torch.stack([draw.finite, draw.outside.any(), self.going.any()]))
         return draw
 
-    def _hidden(self) -> list[Tensor]:
-        """Of each member (B, h).  On a GPU they run side by side: the kernels of few rows leave most of it idle."""
-        if not self.sides:
-            return [stream.step(self.tokens) for stream in self.streams]
-        main = torch.cuda.current_stream()
-        hidden = []
-        for stream, side in zip(self.streams, self.sides, strict=True):
-            side.wait_stream(main)
-            with torch.cuda.stream(side):
-                hidden.append(stream.step(self.tokens))
-        for side in self.sides:
-            main.wait_stream(side)
-        return hidden
-
     def _mixed(self, logits: Sequence[Tensor]) -> Tensor:
         """As `mix_logits` and `mix_probs`, with each row's own coefficients, in the place of the first."""
         if self.alone:
             return logits[0]
         probs = self.model.recipe.space == "probs"
         parts = [z.softmax(dim=-1) for z in logits] if probs else logits
-        mixed = parts[0].mul_(self.coefficients[0])
-        for coefficient, part in zip(self.coefficients[1:], parts[1:], strict=True):
-            mixed.addcmul_(coefficient, part)
+        mixed = summed(self.coefficients, parts)
         return mixed.log_() if probs else mixed
 
-    def _capture(self) -> None:
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # libraries set themselves up at their first call, which no graph can hold
-            self._kernels()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        self.step.zero_()
-        try:
-            with torch.cuda.graph(graph):
-                self.draw = self._kernels()
-        except RuntimeError as error:
-            told = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"engine transformers: no CUDA graph holds a step of these models ({told}); set {OFF}=0"
-            ) from error
-        self.graph = graph
+
+def summed(coefficients: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """The sum of the parts, each times its coefficient, of any shape that broadcasts, in the place of the first."""
+    total = parts[0].mul_(coefficients[0])
+    for coefficient, part in zip(coefficients[1:], parts[1:], strict=True):
+        total.addcmul_(coefficient, part)
+    return total
+
+
+def captured(kernels: Callable[[], T], restart: Callable[[], object]) -> tuple[T, Any]:
+    """What the kernels return, overwritten at each replay of the CUDA graph that holds them, and that graph.
+
+    restart: undoes what one run of them moved.  Raises UserError where no graph holds them.
+    """
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # libraries set themselves up at their first call, which no graph can hold
+        kernels()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    restart()
+    try:
+        with torch.cuda.graph(graph):
+            found = kernels()
+    except RuntimeError as error:
+        told = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"engine transformers: no CUDA graph holds a step of these models ({told}); set {OFF}=0"
+        ) from error
+    return found, graph
+
+
+class Beside:
+    """On a GPU the members of an ensemble run side by side: the kernels of few rows leave most of it idle."""
+
+    def __init__(self, members: int, device: str) -> None:
+        beside = device != "cpu" and members > 1
+        self.sides: list[Any] = [torch.cuda.Stream() for _ in range(members)] if beside else []  # type: ignore[no-untyped-call]
+
+    def run(self, steps: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
+        """What each member's step returns."""
+        if not self.sides:
+            return [step() for step in steps]
+        main = torch.cuda.current_stream()
+        found = []
+        for step, side in zip(steps, self.sides, strict=True):
+            side.wait_stream(main)
+            with torch.cuda.stream(side):
+                found.append(step())
+        for side in self.sides:
+            main.wait_stream(side)
+        return found
 
 
 class StaticStream:

@@ -7,7 +7,7 @@ import torch
 
 from bench.engines.sampling import BLOCK, block_sums, draw_once, nucleus, row_keys, sample_nucleus
 from bench.engines.transformers import TransformersEngine
-from bench.schema import Prompt, Recipe, Sampling
+from bench.schema import Draft, Prompt, Recipe, Sampling
 from bench.suite.checkpoints import resolve
 from bench.suite.heads import Head
 
@@ -18,19 +18,24 @@ PROMPTS = [
 ]
 
 
+@pytest.mark.parametrize("queries", [1, 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("rows", "heads", "shared", "places", "size"), [(3, 4, 4, 48, 64), (5, 8, 2, 80, 80), (2, 4, 1, 16, 128)]
 )
-def test_attention_is_torchs(dtype: torch.dtype, rows: int, heads: int, shared: int, places: int, size: int) -> None:
+def test_attention_is_torchs(
+    dtype: torch.dtype, rows: int, heads: int, shared: int, places: int, size: int, queries: int
+) -> None:
+    """Queries see one place more each; one sees nothing, and stays finite."""
     from bench.engines.gpu_attention import attend
 
     torch.manual_seed(0)
-    query = torch.randn(rows, heads, 1, size, device="cuda").to(dtype)
+    query = torch.randn(rows, heads, queries, size, device="cuda").to(dtype)
     key, value = (torch.randn(rows, shared, places, size, device="cuda").to(dtype) for _ in range(2))
-    mask = torch.zeros(rows, 1, 1, places, dtype=torch.bool, device="cuda")
-    mask[..., 3 : places - 4] = True
-    mask[0, ..., :9] = False
+    ends = torch.arange(places - 3 - queries, places - 3, device="cuda")[:, None]
+    numbers = torch.arange(places, device="cuda")
+    mask = ((numbers >= 3) & (numbers < ends)).expand(rows, 1, -1, -1).clone()
+    mask[0, ..., :6] = False
     wide = [x.float().repeat_interleave(heads // shared, dim=1) for x in (key, value)]
     expected = torch.nn.functional.scaled_dot_product_attention(query.float(), *wide, attn_mask=mask).transpose(1, 2)
     last = torch.tensor([places - 5], device="cuda")
@@ -39,6 +44,7 @@ def test_attention_is_torchs(dtype: torch.dtype, rows: int, heads: int, shared: 
     for known in (None, last):
         found = attend(query, key, value, mask, size**-0.5, known)
         torch.testing.assert_close(found.float(), expected, atol=slack, rtol=slack)
+    assert attend(query, key, value, torch.zeros_like(mask), size**-0.5).eq(0).all()
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -95,11 +101,12 @@ def test_a_head_answers_in_float32(bias: bool) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("space", ["weights", "logits", "probs"])
+@pytest.mark.parametrize("space", ["weights", "logits", "probs", "drafted"])
 def test_a_graph_draws_what_growing_caches_draw(tiny_trio: dict[str, Path], space: str, temperature: float) -> None:
     checkpoints = {name: resolve(str(folder)) for name, folder in tiny_trio.items()}
     mixed = {"base": 0.5, "expert": 0.5} if space == "probs" else {"base": 1.0, "expert": 0.8, "antiexpert": -0.8}
-    recipe = Recipe(space=space, coefficients=mixed)  # type: ignore[arg-type]
+    draft = Draft(coefficients=mixed, k=3) if space == "drafted" else None
+    recipe = Recipe(space="logits" if draft else space, coefficients=mixed, draft=draft)  # type: ignore[arg-type]
     sampling = Sampling(samples=9, max_new_tokens=20, temperature=temperature)
     drawn = []
     for static in (True, False):

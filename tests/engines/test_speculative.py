@@ -12,6 +12,7 @@ from bench.engines.sampling import from_step, inverse_cdf, nucleus, row_keys, un
 from bench.engines.speculative import BEGINNINGS, SpeculativeModel, judge
 from bench.engines.transformers import TransformersEngine
 from bench.schema import Draft, Prompt, Recipe, Sampling
+from bench.serving import NotFiniteError
 from bench.suite.checkpoints import resolve
 
 TEXTS = ["The movie", "A story of the man", "The", "The actors are great and the film is long", "The movie"]
@@ -27,9 +28,13 @@ def plain(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"draft": None})
 
 
-@pytest.fixture(scope="module")
-def engine(tiny_trio: dict[str, Path]) -> TransformersEngine:
-    return TransformersEngine({name: resolve(str(f)) for name, f in tiny_trio.items()}, "float32", "cpu")
+def opened(trio: dict[str, Path], static: bool) -> TransformersEngine:
+    return TransformersEngine({name: resolve(str(f)) for name, f in trio.items()}, "float32", "cpu", static=static)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["growing caches", "fixed places"])
+def engine(request: pytest.FixtureRequest, tiny_trio: dict[str, Path]) -> TransformersEngine:
+    return opened(tiny_trio, request.param)
 
 
 def served(engine: TransformersEngine, recipe: Recipe) -> SpeculativeModel:
@@ -57,7 +62,7 @@ def test_two_steps_follow_the_ensemble_over_200000_draws(apart: float, top_p: fl
     for i in range(2):
         weights = q[[i]].repeat(n, 1)
         drafts.append(inverse_cdf(weights, uniforms(keys, i, 0)))
-    ensemble, draft = p.expand(n, 2, 9), q.expand(n, 2, 9)
+    ensemble, draft = p[[0, 1, 1]].expand(n, 3, 9), q.expand(n, 2, 9)
     accepted, replacement = judge(ensemble, draft, torch.stack(drafts, 1), torch.full_like(keys, 2), keys, first)
     steps = [torch.where(accepted > 0, drafts[0], replacement),
              torch.where(accepted > 1, drafts[1], replacement)[accepted > 0]]  # fmt: skip
@@ -78,16 +83,16 @@ def test_a_rejected_token_is_replaced_from_the_positive_part_by_hand() -> None:
     ones, zeros = torch.ones_like(keys), torch.zeros_like(keys)
     for token, expected in ((1, 1), (2, 0)):
         tokens = torch.full((100, 1), token)
-        accepted, replacement = judge(p.expand(100, 1, 3), q.expand(100, 1, 3), tokens, ones, keys, zeros)
+        accepted, replacement = judge(p.expand(100, 2, 3), q.expand(100, 1, 3), tokens, ones, keys, zeros)
         assert (accepted == expected).all()
         assert expected or (replacement == 0).all()
 
 
 def test_drafts_beyond_a_rows_room_are_not_judged() -> None:
-    p = torch.full((4, 3, 2), 0.5)
+    p = torch.full((4, 4, 2), 0.5)
     keys = row_keys(PROMPTS[:4], 1, seed=0)
     room = torch.tensor([0, 1, 2, 3])
-    accepted, _ = judge(p, p, torch.zeros(4, 3, dtype=torch.int64), room, keys, torch.zeros_like(keys))
+    accepted, _ = judge(p, p[:, :3], torch.zeros(4, 3, dtype=torch.int64), room, keys, torch.zeros_like(keys))
     assert accepted.tolist() == [0, 1, 2, 3]
 
 
@@ -103,7 +108,7 @@ def test_a_draft_that_is_the_target_is_always_accepted_and_draws_the_same(
 ) -> None:
     """An ensemble of one checkpoint with weight 1, beside a faint one, and that checkpoint as its draft."""
     recipe = speculative(k, {member: 1}, **{member: 1, "other": 1e-9})
-    sampling = Sampling(samples=6, max_new_tokens=13)
+    sampling = Sampling(samples=6, max_new_tokens=13, top_p=1)
     model = served(engine, recipe)
     found = model.generate(PROMPTS, sampling)
     assert model.acceptance == 1
@@ -127,6 +132,38 @@ def test_texts_do_not_depend_on_the_batch(engine: TransformersEngine, monkeypatc
     assert served(engine, recipe).generate(PROMPTS, sampling) == together
     alone = [served(engine, recipe).generate([prompt], sampling) for prompt in PROMPTS]
     assert [c.text for one in alone for c in one] == [c.text for c in together]
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 0.9), (1.3, 1.0), (0.0, 0.9)])
+def test_blocks_of_fixed_shapes_draw_what_growing_caches_draw(
+    tiny_trio: dict[str, Path], monkeypatch: pytest.MonkeyPatch, temperature: float, top_p: float
+) -> None:
+    """Rows of several lengths, of which some end, one loop for all coefficients; counts are equal, too."""
+    monkeypatch.setattr("bench.engines.transformers.has_bfloat16", lambda: False)  # such drafts are models of their own
+    engines = [opened(tiny_trio, static) for static in (False, True)]
+    sampling = Sampling(samples=7, max_new_tokens=24, temperature=temperature, top_p=top_p, seed=3)
+    for alpha in (0.5, 2.0):
+        mixed = {"base": 1.0, "expert": alpha, "antiexpert": -alpha}
+        growing, fixed = (served(engine, speculative(3, {"antiexpert": 1.0}, **mixed)) for engine in engines)
+        found = fixed.generate(PROMPTS, sampling)
+        assert found == growing.generate(PROMPTS, sampling)
+        assert temperature == 0 or {c.finish_reason for c in found} == {"stop", "length"}
+        assert fixed.accepted == growing.accepted > 0
+        assert fixed.judged == growing.judged > fixed.accepted
+    assert len(engines[1].loops._kept) == 1
+
+
+def test_numbers_that_are_none_fail_the_point(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, real = served(engine, speculative(2)), SpeculativeModel.logits
+    calls = []
+
+    def broken(self: SpeculativeModel, hidden: list[torch.Tensor]) -> list[torch.Tensor]:
+        calls.append(0)
+        return [z * (torch.nan if len(calls) > 2 else 1) for z in real(self, hidden)]
+
+    monkeypatch.setattr(SpeculativeModel, "logits", broken)
+    with pytest.raises(NotFiniteError):
+        model.generate(PROMPTS, Sampling(samples=2, max_new_tokens=20))
 
 
 @pytest.mark.parametrize("in_bfloat16", [False, True])

@@ -1,6 +1,7 @@
 """The GPU check on a CPU and a tiny shape, without vLLM: parity and speed of the transformers engine against itself."""
 
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,38 @@ def test_a_sweep_in_one_batch_has_equal_texts(check: gpu_check.Check) -> None:
     text, found = check.run("sweep-transformers")
     assert found["equal_texts"] == {"greedy": 1.0, "sampled": 1.0}
     assert found["together_s"] < found["one_by_one_s"] and "100.0% of greedy texts equal" in text
+
+
+def test_a_draft_of_near_experts_is_accepted(check: gpu_check.Check) -> None:
+    text, found = check.run("speculation")
+    assert [(line["alpha"], line["rows"]) for line in found] == [(0.5, 1), (0.5, 4), (1.0, 1), (1.0, 4)]
+    assert all(line["acceptance"] > 0.9 and len(line["plain_s"]) == 3 for line in found)
+    assert text.count("\n") == 7
+
+
+def test_parts_may_share_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(check: gpu_check.Check, part: str) -> tuple[str, object]:
+        if part == "generate":
+            raise ValueError("it broke")
+        return "fine\n", [1]
+
+    monkeypatch.setattr(gpu_check.Check, "run", failing)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "models"))
+    asked = [
+        "--out",
+        str(tmp_path),
+        "--device",
+        "cpu",
+        "--shape",
+        "tiny",
+        "--one-process",
+        "--only",
+        "generate",
+        "graphs",
+    ]
+    assert gpu_check.main(asked) == 1
+    report = (tmp_path / "gpu-check.md").read_text()
+    assert "## generate\n\nFAILED: ValueError: it broke" in report and "## graphs\n\nfine" in report
 
 
 def test_a_part_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
