@@ -112,8 +112,9 @@ class Check:
         suite = self.suite(self.shape.dtype)
         chosen = choose_subjects(plan_points(suite, methods.registry(), ["g2", "dexperts"]), methods.registry(), NAMES)
         spec = OverheadSpec(
-            batch_sizes=self.shape.rows, new_tokens=(self.shape.new_tokens,), rounds=self.shape.rounds, precision=0.05
-        )
+            batch_sizes=self.shape.rows, new_tokens=(self.shape.new_tokens,), rounds=self.shape.rounds, precision=0.05,
+            budget_s=60,
+        )  # fmt: skip
         stopwatch = Stopwatch(
             self.opener(engine, suite.dtype), [s for s in chosen if s.role in ("base", "again", "method")],
             random_prompts(max(self.shape.rows), self.shape), suite.sampling, spec, machine(self.device), perf_counter,

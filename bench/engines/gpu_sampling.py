@@ -9,6 +9,7 @@ from torch import Tensor
 
 TILE = 2048  # tokens that are read at once
 WARPS = 16
+ONE = 0x3F800000  # the bits of 1.0
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -49,6 +50,30 @@ def _above(weights, edge, found, row_stride, vocabulary, tile: tl.constexpr):  #
     tl.store(found + row, tl.sum(mass, axis=0))
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def _nucleus(  # type: ignore[no-untyped-def]
+    probabilities, found, row_stride, vocabulary, top_p, one: tl.constexpr, tile: tl.constexpr
+):
+    """Halves the numbers between 0 and 1 by their bits, which are ordered as they are: 2^30 of them."""
+    row = tl.program_id(0).to(tl.int64)
+    own = probabilities + row * row_stride
+    places = tl.arange(0, tile)
+    low = tl.program_id(0) * 0
+    high = low + one
+    for _ in range(0, 30):
+        middle = (low + high) >> 1
+        edge = middle.to(tl.float32, bitcast=True)
+        mass = tl.zeros([tile], dtype=tl.float32)
+        for start in range(0, vocabulary, tile):
+            t = start + places
+            p = tl.load(own + t, mask=t < vocabulary, other=0.0)
+            mass += tl.where(p > edge, p, 0.0)
+        inside = tl.sum(mass, axis=0) < top_p
+        high = tl.where(inside, middle, high)
+        low = tl.where(inside, low, middle + 1)
+    tl.store(found + row, high.to(tl.float32, bitcast=True))
+
+
 def weigh(logits: Tensor, allowed: Tensor | None, block: int) -> Tensor:
     """exp(z - max z) of each row in the place of the logits z, 0 where not allowed.
 
@@ -73,3 +98,12 @@ def mass_above(weights: Tensor, edge: Tensor) -> Tensor:
     launch: Any = _above[(len(weights),)]
     launch(weights, edge.contiguous(), found, weights.stride(0), weights.shape[1], tile=TILE, num_warps=WARPS)
     return found
+
+
+def nucleus_edge(probabilities: Tensor, top_p: float) -> Tensor:
+    """The least probability inside the top-p nucleus: what lies above it has less than p.  (..., V) -> (..., 1)."""
+    rows = probabilities.flatten(0, -2)
+    found = torch.empty(len(rows), device=rows.device)
+    launch: Any = _nucleus[(len(rows),)]
+    launch(rows, found, rows.stride(0), rows.shape[1], top_p, one=ONE, tile=TILE, num_warps=WARPS)
+    return found.view(*probabilities.shape[:-1], 1)

@@ -219,7 +219,7 @@ def above(weights: Tensor, edge: Tensor, work: Tensor | None = None) -> Tensor:
 def nucleus_mask(logits: Tensor, top_p: float) -> Tensor:
     """Which tokens are in the top-p nucleus of softmax(logits): the mass strictly above them is below p.
 
-    logits: (B, V).  Returns (B, V) bool.  Sorts: for filters that need the whole set, not one draw.
+    logits: (B, V).  Returns (B, V) bool.  For filters that need the whole set, not one draw.
     """
     probabilities = logits.softmax(dim=-1)
     return probabilities >= _edge(probabilities, top_p)
@@ -235,14 +235,14 @@ def nucleus(logits: Tensor, top_p: float) -> Tensor:
 
 
 def _edge(probabilities: Tensor, top_p: float) -> Tensor:
-    """The least probability inside the top-p nucleus, so that equal ones are inside with it.  (..., V) -> (..., 1)."""
-    ordered = _descending(probabilities)
+    """The least probability inside the top-p nucleus, so that equal ones are inside with it.  (..., V) -> (..., 1).
+
+    On a CPU by NumPy's sort, which is vectorised and many times as quick as torch's (docs/SPEED.md).
+    """
+    if probabilities.is_cuda:
+        from bench.engines.gpu_sampling import nucleus_edge
+
+        return nucleus_edge(probabilities, top_p)
+    ordered = torch.from_numpy(np.sort(probabilities.numpy(), axis=-1)).flip(-1)
     inside = (ordered.cumsum(dim=-1) - ordered < top_p).sum(dim=-1, keepdim=True)  # the first ones, as sums only grow
     return ordered.gather(-1, (inside - 1).clamp_(min=0))  # none where there are no numbers
-
-
-def _descending(x: Tensor) -> Tensor:
-    """Sorted along the last axis; on a CPU by NumPy, whose vectorised sort is many times as quick (docs/SPEED.md)."""
-    if x.device.type != "cpu":
-        return x.sort(dim=-1, descending=True).values
-    return torch.from_numpy(np.sort(x.numpy(), axis=-1)).flip(-1)

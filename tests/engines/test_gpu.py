@@ -64,6 +64,18 @@ def test_the_samplers_passes_are_torchs(vocabulary: int, masked: bool) -> None:
     torch.testing.assert_close(mass_above(logits, edge), expected, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999])
+@pytest.mark.parametrize("vocabulary", [300, 4096, 50257])
+def test_the_nucleus_is_the_sorted_one(vocabulary: int, top_p: float) -> None:
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(2, 5, vocabulary)
+    expected, found = nucleus(logits, top_p), nucleus(logits.cuda(), top_p).cpu()
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+    assert ((found > 0) != (expected > 0)).sum() <= 10  # rounding at the edge
+    flat = nucleus(torch.zeros(2, 64, device="cuda"), top_p)
+    assert (flat == 1 / 64).all()  # ties are inside
+
+
 def test_no_numbers_are_told() -> None:
     logits = torch.zeros(3, 300, device="cuda")
     noise = torch.rand(3, dtype=torch.float64, device="cuda")
