@@ -102,7 +102,7 @@ def mass_above(weights: Tensor, edge: Tensor) -> Tensor:
 
 def nucleus_edge(probabilities: Tensor, top_p: float) -> Tensor:
     """The least probability inside the top-p nucleus: what lies above it has less than p.  (..., V) -> (..., 1)."""
-    rows = probabilities.flatten(0, -2)
+    rows = probabilities.reshape(-1, probabilities.shape[-1])
     found = torch.empty(len(rows), device=rows.device)
     launch: Any = _nucleus[(len(rows),)]
     launch(rows, found, rows.stride(0), rows.shape[1], top_p, one=ONE, tile=TILE, num_warps=WARPS)

@@ -1,7 +1,7 @@
 """Decoding on a GPU in steps of fixed shapes at fixed places, so that a step is one replay of a CUDA graph.
 
-Launched one by one, the kernels of a step take longer to launch than to run.  A loop is captured once for a number of
-rows and a room for tokens, and serves every mixture of the same models: weights change in place, and prompts,
+Launched one by one, the kernels of a step take longer to launch than to run.  A loop is captured for a number of rows
+and the most tokens asked for so far, and serves every mixture of the same models: weights change in place, and prompts,
 coefficients and random numbers are its inputs.  The host asks once a step: are all numbers finite, is a draw to be
 repeated, does a row still go on.  Rows that have ended are decoded on, since shapes do not change.
 """
@@ -48,10 +48,16 @@ class Shape(NamedTuple):
         """Of the caches."""
         return sum(room * bytes_per_place(s) for s, room in zip(streams, self.rooms, strict=True)) * self.rows
 
+    def with_room_for(self, other: "Shape") -> "Shape":
+        """Of the same rows."""
+        rooms = tuple(map(max, self.rooms, other.rooms))
+        return Shape(self.rows, rooms, max(self.steps, other.steps))
+
 
 class Captured(Protocol):
     """What `Loops` keeps."""
 
+    shape: Shape
     nbytes: int  # of its caches
 
 
@@ -89,21 +95,21 @@ class Loops:
         self._kept.clear()
 
     def _loop_for(self, model: "TransformersModel", streams: Sequence[Stream], rows: int, sampling: Sampling) -> "Loop":
-        steps = sampling.max_new_tokens
-        rooms = tuple(round_up(stream.filled + steps, ROOM) for stream in streams)
-        shape = Shape(bucket(rows), rooms, steps)
+        shape = shape_for(streams, rows, sampling.max_new_tokens)
         recipe, alone = model.recipe, model.coefficients == [[1.0]]
         mixed = None if alone else (recipe.space, tuple(recipe.coefficients))
         drawing = sampling.temperature, sampling.top_p, recipe.filter_p, recipe.plausible
-        key = (*(id(stream.model) for stream in streams), shape, mixed, drawing)
-        return self.kept(key, shape.nbytes(streams), lambda: Loop(model, streams, shape, sampling, alone))
+        return self.kept((mixed, drawing), streams, shape, lambda shape: Loop(model, streams, shape, sampling, alone))
 
-    def kept(self, key: tuple[Any, ...], nbytes: int, make: Callable[[], L]) -> L:
-        """The loop of this key, made where it is missing; nbytes: what its caches will take."""
+    def kept(self, what: tuple[Any, ...], streams: Sequence[Stream], shape: Shape, make: Callable[[Shape], L]) -> L:
+        """The loop of these models and rows that does this; made anew where there is none, or one that is too small."""
+        key = (*(id(stream.model) for stream in streams), shape.rows, what)
         loop: Any = self._kept.pop(key, None)
-        if loop is None:
-            self._make_room(nbytes)
-            loop = make()
+        wanted = shape if loop is None else loop.shape.with_room_for(shape)
+        if loop is None or wanted != loop.shape:
+            loop = None
+            self._make_room(wanted.nbytes(streams))
+            loop = make(wanted)
         self._kept[key] = loop
         found: L = loop
         return found
@@ -123,8 +129,10 @@ class Loop:
     ) -> None:
         device = model.engine.device
         self.model = model
+        self.shape = shape
         self.sampling = sampling
         self.alone = alone  # whether there is nothing to mix
+        self.steps = shape.steps  # that are asked for, at most as many
         self.streams = [StaticStream(s, shape.rows, room) for s, room in zip(streams, shape.rooms, strict=True)]
         self.nbytes = sum(stream.nbytes for stream in self.streams)
         whole = partial(torch.zeros, dtype=torch.int64, device=device)
@@ -156,7 +164,8 @@ class Loop:
         prompt, mixture, keys, noise, tokens = filled
         self.keys.copy_(keys)
         self.tokens.copy_(tokens)
-        self.noise.copy_(noise.t())
+        self.steps = noise.shape[1]
+        self.noise[: self.steps] = noise.t()
         self.coefficients.copy_(torch.tensor(model.coefficients, device=keys.device)[mixture].t()[..., None])
         self.going.copy_(torch.arange(len(self.tokens), device=keys.device) < len(first))
         self.end.fill_(end)
@@ -167,7 +176,7 @@ class Loop:
     def finish(self) -> Tensor:
         """All steps, or as many as some row goes on.  Returns (rows, steps) int64."""
         self.drawn.copy_(self.end.expand_as(self.drawn))
-        for step in range(1, len(self.drawn)):
+        for step in range(1, self.steps):
             draw = self._advance()
             finite, outside, going = self.answers.tolist()
             if not going:
@@ -177,7 +186,7 @@ class Loop:
             if outside:
                 redraw(self.tokens, [draw.rejected()], self.keys, step)
         self.drawn[int(self.step)] = self.tokens
-        return self.drawn.t()
+        return self.drawn[: self.steps].t()
 
     def _advance(self) -> Draw:
         if self.graph is None:
@@ -317,6 +326,11 @@ class StaticLayer(DynamicLayer):  # type: ignore[misc]
         self.keys.index_copy_(2, self.place, keys)
         self.values.index_copy_(2, self.place, values)
         return self.keys, self.values
+
+
+def shape_for(streams: Sequence[Stream], rows: int, steps: int, ahead: int = 0) -> Shape:
+    """Room for so many steps behind what the streams have read, and places that may be written `ahead` of them."""
+    return Shape(bucket(rows), tuple(round_up(stream.filled + steps + ahead, ROOM) for stream in streams), steps)
 
 
 def bucket(rows: int) -> int:

@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from bench.engines.sampling import NO_NUMBERS, from_step, uniforms
 from bench.engines.speculative import Drawn, SpeculativeModel, distribution, draw, judge, require_numbers
-from bench.engines.static import ROOM, Beside, Shape, bucket, captured, round_up, summed
+from bench.engines.static import Beside, Shape, captured, shape_for, summed
 from bench.engines.stream import Stream
 from bench.schema import Sampling
 from bench.serving import NotFiniteError
@@ -34,15 +34,13 @@ def drawn_in_blocks(
     if new == 1:
         return Drawn(first[:, None], 0, 0)
     assert model.k is not None
-    rooms = tuple(round_up(stream.filled + new + model.k, ROOM) for stream in streams)
-    shape = Shape(bucket(len(keys)), rooms, new)
-    drawing = sampling.temperature, sampling.top_p
-    key = ("speculative", *(id(stream.model) for stream in streams), model.k, shape, drawing)
+    k, shape = model.k, shape_for(streams, len(keys), new, model.k)
     blocks = model.engine.loops.kept(
-        key, shape.nbytes(streams), lambda: Blocks(model, model.k or 0, streams, shape, sampling)
-    )
+        ("drafted", k, sampling.temperature, sampling.top_p), streams, shape,
+        lambda shape: Blocks(model, k, streams, shape, sampling),
+    )  # fmt: skip
     last = torch.tensor([(row or [model.end])[-1] for row in prompts], device=device)
-    blocks.start(model, streams, prompt, torch.stack([last[prompt], first], dim=1), keys, end)
+    blocks.start(model, streams, prompt, torch.stack([last[prompt], first], dim=1), keys, end, new)
     return blocks.finish(len(keys))
 
 
@@ -56,16 +54,17 @@ class Blocks:
         device, rows = model.engine.device, shape.rows
         self.model = model
         self.k = k
-        self.new = shape.steps
+        self.shape = shape
         self.sampling = sampling
-        self.streams = [PlacedStream(s, rows, room, self.new) for s, room in zip(streams, shape.rooms, strict=True)]
+        self.streams = [PlacedStream(s, rows, room) for s, room in zip(streams, shape.rooms, strict=True)]
         self.nbytes = sum(stream.nbytes for stream in self.streams)
         whole = partial(torch.zeros, dtype=torch.int64, device=device)
         self.coefficients = torch.ones(len(model.members), device=device)
         self.keys, self.end, self.counts = whole(rows), whole(1), whole(2)
+        self.new = torch.full_like(self.end, shape.steps)  # tokens that each row is to have, at most as many
         self.at = torch.ones_like(self.keys)  # tokens drawn
         self.pending = whole(rows, 2)  # the last two; the draft's cache may lack both
-        self.drawn = whole(rows, self.new + k + 1)
+        self.drawn = whole(rows, shape.steps + k + 1)
         self.going = torch.zeros(rows, dtype=torch.bool, device=device)
         self.answers = torch.zeros(2, dtype=torch.bool, device=device)
         self.beside = Beside(len(model.members), device)
@@ -81,6 +80,7 @@ class Blocks:
         pending: Tensor,
         keys: Tensor,
         end: int,
+        new: int,
     ) -> None:
         """Take other prompts and coefficients.
 
@@ -92,6 +92,7 @@ class Blocks:
         self.keys.copy_(keys)
         self.pending.copy_(pending)
         self.end.fill_(end)
+        self.new.fill_(new)
         self.counts.zero_()
         self.at.fill_(1)
         self.drawn.fill_(end)
@@ -113,26 +114,26 @@ class Blocks:
             if not finite:
                 raise NotFiniteError(NO_NUMBERS)
         accepted, judged = self.counts.tolist()
-        return Drawn(self.drawn[:rows, : self.new], accepted, judged)
+        return Drawn(self.drawn[:rows, : int(self.new)], accepted, judged)
 
     def _kernels(self) -> None:
         """Every row that goes on gets one token at least."""
-        at, new, vocabulary = self.at, self.new, self.model.vocabulary
-        room = (new - 1 - at).clamp(0, self.k)  # drafts before a row's last token
+        at, vocabulary = self.at, self.model.vocabulary
+        room = (self.new - 1 - at).clamp(0, self.k)  # drafts before a row's last token
         tokens, drafted = self._drafts()
         fed = torch.cat([self.pending[:, 1:], tokens], dim=1)  # (B, k + 1)
-        hidden = self.beside.run([partial(stream.read, fed, at - 1) for stream in self.streams[:-1]])
+        hidden = self.beside.run([partial(stream.read, fed, at - 1, self.new) for stream in self.streams[:-1]])
         mixed = summed(self.coefficients, self.model.logits(hidden))
         n, following = judge(distribution(mixed, self.sampling), drafted, tokens, room, self.keys, at)
         steps = torch.arange(self.k + 1, device=n.device)
         found = torch.cat([tokens, following[:, None]], dim=1).scatter_(1, n[:, None], following[:, None])
-        places = torch.where(self.going, at, new)[:, None] + steps  # of rows that have ended, behind all
+        places = torch.where(self.going, at, self.shape.steps)[:, None] + steps  # of rows that have ended, behind all
         self.drawn.scatter_(1, places, found)
         self.counts += torch.stack([n, n + (n < room)], dim=1).mul_(self.going[:, None]).sum(dim=0)
         self.pending.copy_(torch.cat([fed.gather(1, n[:, None]), following[:, None]], dim=1))
         at += (n + 1) * self.going
         ended = ((found == self.end) & (steps <= n[:, None])).any(dim=1)
-        self.going &= (at < new) & ~ended
+        self.going &= (at < self.new) & ~ended
         self.pending.clamp_(max=vocabulary - 1)
         self.answers.copy_(torch.stack([(following < vocabulary).all(), self.going.any()]))
 
@@ -142,7 +143,7 @@ class Blocks:
         tokens, distributions = [], []
         feed, number = self.pending, self.at - 2
         for i in range(self.k):
-            logits = self.model.draft.head(draft.read(feed, number)[:, -1]).float()[:, :vocabulary]
+            logits = self.model.draft.head(draft.read(feed, number, self.new)[:, -1]).float()[:, :vocabulary]
             distributions.append(distribution(logits, self.sampling))
             noise = uniforms(from_step(self.keys, self.at + i), 0, 0)
             tokens.append(draw(distributions[-1], noise).clamp_(max=vocabulary - 1))  # `judge` tells
@@ -153,14 +154,13 @@ class Blocks:
 class PlacedStream:
     """A member's key-value cache, in which the n-th token of a completion has its place behind the prompt."""
 
-    def __init__(self, stream: Stream, rows: int, room: int, new: int) -> None:
+    def __init__(self, stream: Stream, rows: int, room: int) -> None:
         self.model = stream.model
         device = stream.lengths.device
-        self.new = new  # tokens that a row can need
         self.layers = [PlacedLayer(layer.keys, layer.values, rows, room) for layer in stream.cache.layers]
         self.cache = Cache(layers=self.layers)
         self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)  # of the prompts
-        self.filled = torch.zeros(1, dtype=torch.int64, device=device)  # places of the prompts
+        self.filled = torch.ones(1, dtype=torch.int64, device=device)  # places of the prompts
         self.real = torch.zeros(rows, 1, 1, room, dtype=torch.bool, device=device)
         self.nbytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers)
 
@@ -175,10 +175,11 @@ class PlacedStream:
             own.keys[:, :, : stream.filled] = layer.keys[prompt]
             own.values[:, :, : stream.filled] = layer.values[prompt]
 
-    def read(self, tokens: Tensor, first: Tensor) -> Tensor:
+    def read(self, tokens: Tensor, first: Tensor, new: Tensor) -> Tensor:
         """Read tokens (B, Q), the first (B,) of which has that number; returns hidden states (B, Q, h).
 
-        -1 is the prompt's last token.  A token sees the prompt and those of lower numbers.
+        -1 is the prompt's last token.  A token sees the prompt and those of lower numbers; from `new` (1,) on they
+        count for nothing, and may be beyond the model's positions.
         """
         numbers = first[:, None] + torch.arange(tokens.shape[1], device=tokens.device)  # (B, Q)
         places = self.filled + numbers
@@ -186,7 +187,7 @@ class PlacedStream:
         for layer in self.layers:
             layer.places = places
         outputs = self.model(
-            input_ids=tokens, position_ids=(self.lengths[:, None] + numbers.clamp(max=self.new - 1)).clamp(min=0),
+            input_ids=tokens, position_ids=(self.lengths[:, None] + numbers.minimum(new - 1)).clamp(min=0),
             attention_mask=seen & self.real, past_key_values=self.cache, use_cache=True,
         )  # fmt: skip
         hidden: Tensor = outputs.last_hidden_state

@@ -71,7 +71,8 @@ def test_the_nucleus_is_the_sorted_one(vocabulary: int, top_p: float) -> None:
     logits = 3 * torch.randn(2, 5, vocabulary)
     expected, found = nucleus(logits, top_p), nucleus(logits.cuda(), top_p).cpu()
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
-    assert ((found > 0) != (expected > 0)).sum() <= 10  # rounding at the edge
+    moved = expected.where((found > 0) != (expected > 0), 0).sum(dim=-1)
+    assert (moved < 1e-4).all()  # by rounding at the edge
     flat = nucleus(torch.zeros(2, 64, device="cuda"), top_p)
     assert (flat == 1 / 64).all()  # ties are inside
 

@@ -151,6 +151,9 @@ def test_blocks_of_fixed_shapes_draw_what_growing_caches_draw(
         assert fixed.accepted == growing.accepted > 0
         assert fixed.judged == growing.judged > fixed.accepted
     assert len(engines[1].loops._kept) == 1
+    fewer = sampling.model_copy(update={"max_new_tokens": 5})
+    assert fixed.generate(PROMPTS, fewer) == growing.generate(PROMPTS, fewer)
+    assert [loop.shape.steps for loop in engines[1].loops._kept.values()] == [24]
 
 
 def test_numbers_that_are_none_fail_the_point(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:

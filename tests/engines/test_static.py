@@ -102,6 +102,20 @@ def test_one_loop_serves_all_mixtures_of_the_same_models(tiny_trio: dict[str, Pa
     assert not engine.loops._kept
 
 
+def test_a_loop_serves_fewer_tokens_and_is_made_anew_for_more(
+    growing: TransformersEngine, tiny_trio: dict[str, Path]
+) -> None:
+    engine = TransformersEngine({n: resolve(str(f)) for n, f in tiny_trio.items()}, "float32", "cpu", static=True)
+    kept = []
+    for new in (20, 4, 40, 20):
+        sampling = SAMPLED.model_copy(update={"max_new_tokens": new, "temperature": 1.7})
+        assert drawn(engine, RECIPES["logits"], sampling) == drawn(growing, RECIPES["logits"], sampling)
+        (loop,) = engine.loops._kept.values()
+        kept.append(loop)
+    assert kept[0] is kept[1] is not kept[2] is kept[3]
+    assert [loop.shape.steps for loop in kept] == [20, 20, 40, 40]
+
+
 def test_spare_rows_change_nothing(growing: TransformersEngine, fixed: TransformersEngine) -> None:
     """Five prompts of one sample each are decoded by a loop of eight rows."""
     sampling = SAMPLED.model_copy(update={"samples": 1})
