@@ -4,7 +4,7 @@ python -m tools.speculation --checkpoints DIR     (random GPT-2s are made there 
 
 Rounds go plain, speculative, plain, ...; a ratio is the median over rounds of seconds a token: of the CPU, which other
 processes disturb less, or on a GPU (`--device cuda`) of the clock on the wall.  `predicted`:
-`bench.engines.drafting.times_as_quick`.
+`bench.engines.drafting.times_as_quick`, by what an ensemble is taken to cost there.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.engines.drafting import times_as_quick
+from bench.engines.drafting import ensemble_steps, times_as_quick
 from bench.engines.speculative import SpeculativeModel
 from bench.engines.transformers import TransformersEngine
 from bench.schema import Draft, Prompt, Recipe, Sampling
@@ -34,6 +34,7 @@ class Compared:
     k: int
     rows: int
     acceptance: float
+    ensemble: float  # steps of a member that one of the ensemble is taken to cost
     plain_s: list[float]  # a token, of each round
     drafted_s: list[float]
 
@@ -42,7 +43,7 @@ class Compared:
         return (
             f"{self.alpha:5g} {self.k:2} {self.rows:6}  {self.acceptance:10.3f}  {1 / median(self.plain_s):,.1f}, "
             f"{1 / median(self.drafted_s):,.1f}  {median(ratios):.2f} ({' '.join(f'{r:.2f}' for r in ratios)})  "
-            f"{times_as_quick(self.acceptance, self.k, members=3):.2f}"
+            f"{times_as_quick(self.acceptance, self.k, self.ensemble):.2f}"
         )
 
 
@@ -67,7 +68,8 @@ def compare(
                     sampling = Sampling(samples=1, max_new_tokens=shape.new_tokens, seed=seed)
                     plain_s.append(seconds(plain, prompts, sampling, engine.device))
                     drafted_s.append(seconds(drafted, prompts, sampling, engine.device))
-                yield Compared(alpha, k, rows, drafted.acceptance or 0.0, plain_s, drafted_s)
+                steps = ensemble_steps(len(mixed), side_by_side=engine.static and engine.device != "cpu")
+                yield Compared(alpha, k, rows, drafted.acceptance or 0.0, steps, plain_s, drafted_s)
 
 
 def seconds(model: ServedModel, prompts: list[Prompt], sampling: Sampling, device: str) -> float:

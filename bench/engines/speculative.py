@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.engines.drafting import best_k
+from bench.engines.drafting import best_k, ensemble_steps
 from bench.engines.sampling import ATTEMPTS, NO_NUMBERS, from_step, inverse_cdf, nucleus, uniforms
 from bench.engines.stream import Member, Stream
 from bench.engines.transformers import TransformersModel, alike, finished_rows
@@ -59,10 +59,13 @@ class SpeculativeModel(TransformersModel):
     def _decode(
         self, prompts: list[list[int]], keys: Tensor, sampling: Sampling, end: int | None = None
     ) -> list[tuple[list[int], bool]]:
-        if self.k is None:
-            self.k = best_k(self.overlap(BEGINNINGS, sampling), len(self.members))
-        end = self.end if end is None else end
         fixed = self.engine.static and all(member.plain for member in (*self.members, self.draft))
+        if self.k is None:
+            steps = ensemble_steps(len(self.members), side_by_side=fixed and self.engine.device != "cpu")
+            self.k = best_k(self.overlap(BEGINNINGS, sampling), steps)
+        if self.k == 0:
+            return super()._decode(prompts, keys, sampling, end)
+        end = self.end if end is None else end
         per_pass = max(1, ROWS // sampling.samples)
         rows: list[tuple[list[int], bool]] = []
         for start in range(0, len(prompts), per_pass):

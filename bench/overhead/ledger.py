@@ -186,10 +186,12 @@ def _draft_records(ledger: Ledger, subject: Subject, cell: Cell) -> list[Overhea
     acceptance, plain = ledger.drafts[subject.name], plain_of(subject, ledger.subjects)
     assert acceptance.k is not None and plain is not None
     facts = {"k": acceptance.k, "against": plain.name}
-    share, rounds = acceptance.measured(cell), ledger.rounds[cell]
-    unknown = {"reason": "too few new tokens to draft any"} if share is None else {}
-    predicted = times_as_quick(acceptance.predicted, acceptance.k, len(subject.recipe.coefficients))
-    per_token = time_per_output_token(cell[1])
+    share, rounds, per_token = acceptance.measured(cell), ledger.rounds[cell], time_per_output_token(cell[1])
+    why = "too few new tokens to draft any" if acceptance.k else "no number of drafted tokens pays"
+    unknown = {} if share is not None else {"reason": why}
+    ensemble = measured(rounds, plain.name, per_token).ratio.value
+    assert ensemble is not None
+    predicted = times_as_quick(acceptance.predicted, acceptance.k, ensemble)
     quick = median_interval([per_token(r.subjects[plain.name]) / per_token(r.subjects[subject.name]) for r in rounds])
     return [
         _record(ledger, subject, cell, ACCEPTANCE, share, facts | {"predicted": acceptance.predicted} | unknown,

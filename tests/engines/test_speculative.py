@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from bench.engines.drafting import MOST, best_k, times_as_quick
+from bench.engines.drafting import MOST, best_k, ensemble_steps, times_as_quick
 from bench.engines.sampling import from_step, inverse_cdf, nucleus, row_keys, uniforms
 from bench.engines.speculative import BEGINNINGS, SpeculativeModel, judge
 from bench.engines.transformers import TransformersEngine
@@ -214,13 +214,30 @@ def test_exactly_as_many_tokens_as_asked_are_timed(engine: TransformersEngine) -
 
 
 def test_the_number_to_draft_by_hand() -> None:
-    """Three members, a further token a fifth of a pass: with a = 0.5, 1 gives 4.5 / 4.6, 2 gives 5.25 / 6.2."""
+    """Three members, a further token a fifth of a pass: with a = 0.5, 1 gives 4.5 / 4.6, 2 gives 5.25 / 6.2.
+
+    Side by side they take 1.4 steps: five tokens of five are 7 / 5.4, and with 0.9 of them 5.73 / 5.4.
+    """
     assert times_as_quick(0.5, 1, 3, 0.2) == pytest.approx(4.5 / 4.6)
     assert times_as_quick(0.5, 2, 3, 0.2) == pytest.approx(5.25 / 6.2)
     assert times_as_quick(1.0, 4, 3) == pytest.approx(15 / 7)
-    assert [best_k(a, 3) for a in (0.0, 0.5, 1.0)] == [1, 1, MOST]
+    assert times_as_quick(0.3, 0, 3) == 1
+    assert ensemble_steps(3, side_by_side=False) == 3
+    beside = ensemble_steps(3, side_by_side=True)
+    assert beside == pytest.approx(1.4)
+    assert times_as_quick(1.0, 4, beside) == pytest.approx(7 / 5.4)
+    assert times_as_quick(0.9, 4, beside) == pytest.approx(1.4 * 4.0951 / 5.4)
+    assert [best_k(a, 3) for a in (0.0, 0.5, 0.6, 1.0)] == [0, 0, 1, MOST]
     several = [best_k(a / 100, 3) for a in range(101)]
     assert several == sorted(several)
+
+
+def test_where_no_draft_pays_none_is_drafted(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SpeculativeModel, "overlap", lambda *_: 0.3)
+    sampling = Sampling(samples=3, max_new_tokens=9)
+    model = served(engine, speculative("auto", {"antiexpert": 1.0}))
+    assert model.generate(PROMPTS, sampling) == engine.serve(plain(speculative())).generate(PROMPTS, sampling)
+    assert model.k == 0 and model.acceptance is None
 
 
 def test_auto_drafts_as_many_as_pay_whatever_is_completed(engine: TransformersEngine) -> None:

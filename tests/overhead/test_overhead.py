@@ -456,19 +456,23 @@ def test_decode_goes_on_after_the_end_token(tiny_trio: dict[str, Path]) -> None:
 
 def test_drafts_are_counted_beside_their_prediction(tiny_trio: dict[str, Path]) -> None:
     checkpoints = {name: resolve(str(folder)) for name, folder in tiny_trio.items()}
-    drafted = MethodSpec(name="dexperts", params={"alpha": (0.5, 4.0), "draft": ("g2",), "k": ("auto",)})
+    drafted = MethodSpec(name="dexperts", params={"alpha": (0.5, 1.0, 4.0), "draft": ("g2",), "k": ("auto",)})
     subjects = choose_subjects(plan_points(suite_of(drafted), REGISTRY), REGISTRY, list(checkpoints))
     spec = OverheadSpec(batch_sizes=(3,), new_tokens=(12,), rounds=3, budget_s=0.01)
     make = partial(TransformersEngine, checkpoints, "float32", "cpu")
     ledger = Stopwatch(make, subjects, PROMPTS, Sampling(), spec, Cpu(), time.perf_counter).record(quiet)
     found = {(r.method, r.metric): r for r in records(ledger, Shape(1, 1, 1, 4, 1), Rates(1, 1))}
-    near, far = (found[f"dexperts(alpha={alpha}, draft=g2, k=auto)", "draft_acceptance"] for alpha in ("0.5", "4"))
+    near, far, none = (
+        found[f"dexperts(alpha={alpha}, draft=g2, k=auto)", "draft_acceptance"] for alpha in ("0.5", "1", "4")
+    )
+    assert none.value is None and none.details["reason"] == "no number of drafted tokens pays"
     assert near.value is not None and far.value is not None and 0 < far.value < near.value <= 1
-    assert near.details["predicted"] > far.details["predicted"] and near.details["k"] > far.details["k"]
+    assert near.details["predicted"] > far.details["predicted"] and near.details["k"] >= far.details["k"] > 0
     quick = found["dexperts(alpha=0.5, draft=g2, k=auto)", "draft_speed_up"]
     assert quick.value and quick.low and quick.high and quick.low <= quick.value <= quick.high
     predicted, k = near.details["predicted"], near.details["k"]
-    assert quick.details["predicted"] == times_as_quick(predicted, k, 3)
+    alone = found["dexperts without its draft", "time_per_output_token_s"].ratio_to_base
+    assert quick.details["predicted"] == times_as_quick(predicted, k, alone)
     assert quick.details["against"] == "dexperts without its draft"
 
 
