@@ -94,24 +94,15 @@ class Rejected(NamedTuple):
     limit: Tensor  # (n,) float64, the mass that the tokens above a draw must stay below
 
 
-def sample_nucleus(logits: Tensor, top_p: float, keys: Tensor, step: int, allowed: Tensor | None = None) -> Tensor:
-    """Draw a token per row from the top-p nucleus of softmax(logits).
-
-    logits: (B, V) float32, overwritten; keys: (B,) int64; allowed: (B, V) bool narrows the candidates first.
-    Returns (B,) int64.  Ties at the nucleus' edge are all inside.  Raises NotFiniteError where a row has no softmax.
-    """
-    tokens, rejected = first_draw(logits, top_p, uniforms(keys, step, 0), allowed)
-    redraw(tokens, [rejected], keys, step)
-    return tokens
-
-
 def first_draw(
     logits: Tensor, top_p: float, noise: Tensor, allowed: Tensor | None = None, work: Tensor | None = None
 ) -> tuple[Tensor, Rejected]:
-    """`sample_nucleus` up to its first rejections: of some rows of a step, so that `redraw` runs once for all.
+    """A token a row from the top-p nucleus of softmax(logits), or a rejection: `redraw` runs once for all of a step.
 
-    noise: (B,) `uniforms` of attempt 0; work: (>= B, V) float32 scratch, since fresh megabytes cost more in page faults
-    than in arithmetic.  Returns the tokens (B,) int64 and which of them are still to be drawn.
+    logits: (B, V) float32, overwritten; noise: (B,) `uniforms` of attempt 0; allowed: (B, V) bool narrows the
+    candidates first; work: (>= B, V) float32 scratch, since fresh megabytes cost more in page faults than in
+    arithmetic.  Returns the tokens (B,) int64 and which of them are still to be drawn.  Ties at the nucleus' edge are
+    all inside.  Raises NotFiniteError where a row has no softmax.
     """
     draw = draw_once(logits, top_p, noise, allowed, work)
     if not draw.finite:
@@ -226,7 +217,7 @@ def nucleus_mask(logits: Tensor, top_p: float) -> Tensor:
 
 
 def nucleus(logits: Tensor, top_p: float) -> Tensor:
-    """The distribution that `sample_nucleus` draws from, ties at the edge inside.  (..., V) float32, as are logits."""
+    """The distribution that is drawn from, ties at the edge inside.  (..., V) float32, as are logits."""
     probabilities = logits.softmax(dim=-1)
     if top_p < 1:
         probabilities *= probabilities >= _edge(probabilities, top_p)

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.engines.sampling import BLOCK, block_sums, draw_once, nucleus, row_keys, sample_nucleus
+from bench.engines.sampling import BLOCK, block_sums, draw_once, nucleus, row_keys
 from bench.engines.transformers import TransformersEngine
 from bench.schema import Draft, Prompt, Recipe, Sampling
 from bench.suite.checkpoints import resolve
 from bench.suite.heads import Head
+from tests.engines.test_sampling import sample_nucleus
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")]
 

@@ -5,18 +5,28 @@ import torch
 from scipy import stats
 
 from bench.engines.sampling import (
+    first_draw,
     inverse_cdf,
     nucleus,
     nucleus_mask,
+    redraw,
     row_keys,
     rows_per_chunk,
-    sample_nucleus,
     uniforms,
 )
 from bench.malloc import LARGE
 from bench.schema import Prompt
 
 PROMPTS = [Prompt(set="s", row=row, text="x") for row in range(4)]
+
+
+def sample_nucleus(
+    logits: torch.Tensor, top_p: float, keys: torch.Tensor, step: int, allowed: torch.Tensor | None = None
+) -> torch.Tensor:
+    """A whole step: the first draw of all rows, and those that a rejection asks for.  Returns (B,) int64."""
+    tokens, rejected = first_draw(logits, top_p, uniforms(keys, step, 0), allowed)
+    redraw(tokens, [rejected], keys, step)
+    return tokens
 
 
 def exact_nucleus(logits: torch.Tensor, p: float) -> torch.Tensor:
