@@ -18,6 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 FEW = 8  # queries a row for which torch's own attention takes twice as long
 LARGE = 64  # size of heads from which on matrix products read a row's own keys faster
 AT_ONCE = 2**19  # products of queries and keys: 2 MiB, so that their sums find them in cache
+ALL_SEEN = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # this very mask stands for none: transformers then makes none
 
 
 class Beginnings:
@@ -93,6 +94,7 @@ def decoding_attention(
     Returns (B, Q, H, e).
     """
     batch, heads, queries, size = query.shape
+    attention_mask = None if attention_mask is ALL_SEEN else attention_mask
     masked = queries == 1 or attention_mask is not None  # else the causal mask is to be made
     if query.is_cuda and queries <= FEW and attention_mask is not None and key.shape[-1] == value.shape[-1]:
         from bench.engines.gpu_attention import attend

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from bench.engines.attention import ATTENTION, Beginnings
+from bench.engines.attention import ALL_SEEN, ATTENTION, Beginnings
 from bench.schema import UserError
 from bench.suite.checkpoints import Checkpoint
 from bench.suite.heads import Head
@@ -75,6 +75,7 @@ class Stream:
     def __init__(self, member: Member, capacity: int) -> None:
         """`capacity`: the most tokens of a row, its prompt among them and the member's prefix not."""
         self.model = member.model.base_model
+        self.plain = member.plain
         self.shares = member.plain and member.model.device.type == "cpu"  # whether rows share their prompt's keys
         self.positioned = takes_positions(self.model)  # else the mask tells them
         self.prefix = list(member.prefix)
@@ -126,6 +127,8 @@ class Stream:
     def _hidden(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Run (B, T) tokens at these positions.  Returns hidden states (B, T, h)."""
         mask = None if self.mask is None else self.mask[:, : self.filled]
+        if self.plain and ids.shape[1] == 1:  # as transformers would make it, which takes a tenth of a short step
+            mask = ALL_SEEN if mask is None else mask[:, None, None].bool()
         more: dict[str, Any] = {"position_ids": positions} if self.positioned else {}
         if self.beginnings is not None:
             more["beginnings"] = self.beginnings
