@@ -127,7 +127,7 @@ class Stream:
     def _hidden(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Run (B, T) tokens at these positions.  Returns hidden states (B, T, h)."""
         mask = None if self.mask is None else self.mask[:, : self.filled]
-        if self.plain and ids.shape[1] == 1:  # as transformers would make it, which takes a tenth of a short step
+        if self.plain and ids.shape[1] == 1:  # as transformers would make it, which takes 5 % of a short step
             mask = ALL_SEEN if mask is None else mask[:, None, None].bool()
         more: dict[str, Any] = {"position_ids": positions} if self.positioned else {}
         if self.beginnings is not None:
