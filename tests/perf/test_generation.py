@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from bench.engines.transformers import TransformersEngine
 from bench.schema import PromptSource, Recipe, Sampling
 from bench.suite.checkpoints import resolve
+from bench.suite.products import has_bfloat16
 from bench.suite.prompts import load_set
 
 PROMPTS = load_set("neutral", PromptSource(source="mini:prompts/neutral"), limit=24)
@@ -43,10 +44,14 @@ def interleaved(*runs: Callable[[], int], rounds: int = ROUNDS) -> list[list[flo
     return rates
 
 
-def test_generation_is_five_times_as_fast_as_generate(benchmark: BenchmarkFixture, engine: TransformersEngine) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_generation_is_five_times_as_fast_as_generate(benchmark: BenchmarkFixture, dtype: str) -> None:
+    if dtype == "bfloat16" and not has_bfloat16():
+        pytest.skip("this processor has no bfloat16 instructions")
+    engine = TransformersEngine({"base": resolve("mini:base")}, dtype, "cpu")
     model = engine.serve(Recipe(space="weights", coefficients={"base": 1}))
     folder = resolve("mini:base").path
-    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     rows = [prompt.text for prompt in PROMPTS for _ in range(SAMPLING.samples)]
     encoded = tokenizer(rows, return_tensors="pt", padding=True)
@@ -61,7 +66,7 @@ def test_generation_is_five_times_as_fast_as_generate(benchmark: BenchmarkFixtur
 
     fast, slow = interleaved(ours, theirs)
     ratio = median([a / b for a, b in zip(fast, slow, strict=True)])
-    print(f"\nours {median(fast):,.0f} tokens/s, generate() {median(slow):,.0f}, ratio {ratio:.2f}")
+    print(f"\n{dtype}: ours {median(fast):,.0f} tokens/s, generate() {median(slow):,.0f}, ratio {ratio:.2f}")
     benchmark.extra_info |= {"generate_tokens_per_s": median(slow), "times_generate": ratio}
     benchmark.pedantic(ours, rounds=3)
     assert ratio >= 5
