@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -45,6 +45,7 @@ from bench.overhead.subjects import choose_subjects
 from bench.progress import on_terminal
 from bench.run.parity import judged_by, parity
 from bench.schema import Completion, MethodSpec, OverheadSpec, Prompt, Recipe, Sampling, Suite
+from bench.suite.checkpoints import Checkpoint
 from bench.suite.points import plan_points
 from evaluators.distinct import Distinct
 from evaluators.length import Length
@@ -72,7 +73,10 @@ class Check:
         self.shape = shape
         self.models = models
         self.device = device
-        self.checkpoints = random_checkpoints(models, shape, device)
+
+    @cached_property
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        return random_checkpoints(self.models, self.shape, self.device)
 
     def run(self, part: str) -> tuple[str, Any]:
         kind, _, of = part.partition("-")

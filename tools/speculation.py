@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.engines.drafting import ensemble_steps, times_as_quick
+from bench.engines.drafting import times_as_quick
 from bench.engines.speculative import SpeculativeModel
 from bench.engines.transformers import TransformersEngine
 from bench.schema import Draft, Prompt, Recipe, Sampling
@@ -68,8 +68,7 @@ def compare(
                     sampling = Sampling(samples=1, max_new_tokens=shape.new_tokens, seed=seed)
                     plain_s.append(seconds(plain, prompts, sampling, engine.device))
                     drafted_s.append(seconds(drafted, prompts, sampling, engine.device))
-                steps = ensemble_steps(len(mixed), side_by_side=engine.static and engine.device != "cpu")
-                yield Compared(alpha, k, rows, drafted.acceptance or 0.0, steps, plain_s, drafted_s)
+                yield Compared(alpha, k, rows, drafted.acceptance or 0.0, drafted.ensemble_steps, plain_s, drafted_s)
 
 
 def seconds(model: ServedModel, prompts: list[Prompt], sampling: Sampling, device: str) -> float:

@@ -56,13 +56,20 @@ class SpeculativeModel(TransformersModel):
         """The share of judged drafts that were accepted so far."""
         return self.accepted / self.judged if self.judged else None
 
+    @property
+    def fixed(self) -> bool:
+        return super().fixed and self.draft.plain
+
+    @property
+    def ensemble_steps(self) -> float:
+        """What a step of the ensemble is taken to cost, in steps of the draft."""
+        return ensemble_steps(len(self.members), side_by_side=self.fixed and self.engine.device != "cpu")
+
     def _decode(
         self, prompts: list[list[int]], keys: Tensor, sampling: Sampling, end: int | None = None
     ) -> list[tuple[list[int], bool]]:
-        fixed = self.engine.static and all(member.plain for member in (*self.members, self.draft))
         if self.k is None:
-            steps = ensemble_steps(len(self.members), side_by_side=fixed and self.engine.device != "cpu")
-            self.k = best_k(self.overlap(BEGINNINGS, sampling), steps)
+            self.k = best_k(self.overlap(BEGINNINGS, sampling), self.ensemble_steps)
         if self.k == 0:
             return super()._decode(prompts, keys, sampling, end)
         end = self.end if end is None else end
@@ -71,7 +78,7 @@ class SpeculativeModel(TransformersModel):
         for start in range(0, len(prompts), per_pass):
             part = slice(start * sampling.samples, (start + per_pass) * sampling.samples)
             of, own = prompts[start : start + per_pass], keys[part].to(self.engine.device)
-            if fixed:
+            if self.fixed:
                 from bench.engines.static_speculative import drawn_in_blocks
 
                 found = drawn_in_blocks(self, of, own, sampling, end)
@@ -94,6 +101,14 @@ class SpeculativeModel(TransformersModel):
     def target(self, hidden: Sequence[Tensor]) -> Tensor:
         """The ensemble's logits (..., V) of its members' hidden states, m x (..., h)."""
         return self._mixed(self.logits(hidden))
+
+    def drafted(self, hidden: Tensor, sampling: Sampling, keys: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """A token a row, (B,) int64, of the draft's hidden states (B, h), and what it was drawn from, (B, V).
+
+        keys, steps: (B,) each row's key and step.  Where there are no numbers, `judge` tells.
+        """
+        found = distribution(self.draft.head(hidden).float()[:, : self.vocabulary], sampling)
+        return draw(found, uniforms(from_step(keys, steps), 0, 0)).clamp_(max=self.vocabulary - 1), found
 
 
 class Drawn(NamedTuple):
@@ -126,11 +141,9 @@ class _Drawing:
             hidden.append(stream.prefill(prompts, model.end, device)[repeats])
             stream.select(repeats)
             stream.branch(sampling.max_new_tokens)
-        logits = model.target(hidden[:-1])
-        self.vocabulary = logits.shape[-1]
         self.keys = keys
-        first = draw(distribution(logits, sampling), uniforms(keys, 0, 0))
-        require_numbers(first, self.vocabulary)
+        first = draw(distribution(model.target(hidden[:-1]), sampling), uniforms(keys, 0, 0))
+        require_numbers(first, model.vocabulary)
         self.drawn = torch.full((len(repeats), sampling.max_new_tokens), end, device=device)
         self.drawn[:, 0] = first
         self.live = torch.arange(len(repeats), device=device)
@@ -151,7 +164,7 @@ class _Drawing:
         fed = torch.cat([self.pending[:, 1:], tokens], dim=1)  # (B, width + 1)
         logits = self.model.target([stream.extend(fed, torch.ones_like(fed)) for stream in self.members])
         n, following = judge(distribution(logits, self.sampling), drafted, tokens, room, self.keys, self.at)
-        require_numbers(following, self.vocabulary)
+        require_numbers(following, self.model.vocabulary)
         self.accepted += int(n.sum())
         self.judged += int(n.sum()) + int((n < room).sum())
         self._keep(fed, n, following)
@@ -159,16 +172,14 @@ class _Drawing:
     def _drafts(self, width: int) -> tuple[Tensor, Tensor]:
         """`width` tokens a row (B, width) and the distributions that they were drawn from (B, width, V)."""
         tokens = self.keys.new_empty(len(self.live), width)
-        distributions = torch.empty(len(self.live), width, self.vocabulary, device=self.keys.device)
+        distributions = torch.empty(len(self.live), width, self.model.vocabulary, device=self.keys.device)
         feed, real = self.pending, torch.stack([self.lacks, torch.ones_like(self.lacks)], dim=1).long()
         if not self.lacks.any():
             feed, real = feed[:, 1:], real[:, 1:]
         for i in range(width):
             hidden = self.draft.extend(feed, real)[:, -1]
-            logits = self.model.draft.head(hidden).float()[:, : self.vocabulary]
-            distributions[:, i] = distribution(logits, self.sampling)
-            noise = uniforms(from_step(self.keys, self.at + i), 0, 0)
-            tokens[:, i] = draw(distributions[:, i], noise).clamp_(max=self.vocabulary - 1)  # `judge` tells
+            drawn = self.model.drafted(hidden, self.sampling, self.keys, self.at + i)
+            tokens[:, i], distributions[:, i] = drawn
             feed = tokens[:, i : i + 1]
             real = torch.ones_like(feed)
         return tokens, distributions

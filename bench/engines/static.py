@@ -6,9 +6,10 @@ coefficients and random numbers are its inputs.  The host asks once a step: are 
 repeated, does a row still go on.  Rows that have ended are decoded on, since shapes do not change.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -145,7 +146,7 @@ class Loop:
         self.beside = Beside(len(streams), device)
         self.graph: Any = None
         if device != "cpu":
-            self.draw, self.graph = captured(self._kernels, self.step.zero_)
+            self.draw, self.graph = captured(self._kernels)
 
     def start(
         self,
@@ -159,9 +160,7 @@ class Loop:
 
         Rows that are too many for B are copies of the first one, and ended.
         """
-        spare = len(self.tokens) - len(first)
-        filled = [torch.cat([x, x[:1].expand(spare, *x.shape[1:])]) for x in (*rows, first)]
-        prompt, mixture, keys, noise, tokens = filled
+        prompt, mixture, keys, noise, tokens = with_spare([*rows, first], len(self.tokens))
         self.keys.copy_(keys)
         self.tokens.copy_(tokens)
         self.steps = noise.shape[1]
@@ -229,10 +228,10 @@ def summed(coefficients: Tensor, parts: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def captured(kernels: Callable[[], T], restart: Callable[[], object]) -> tuple[T, Any]:
+def captured(kernels: Callable[[], T]) -> tuple[T, Any]:
     """What the kernels return, overwritten at each replay of the CUDA graph that holds them, and that graph.
 
-    restart: undoes what one run of them moved.  Raises UserError where no graph holds them.
+    They run once before.  Raises UserError where no graph holds them.
     """
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
@@ -240,7 +239,6 @@ def captured(kernels: Callable[[], T], restart: Callable[[], object]) -> tuple[T
         kernels()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    restart()
     try:
         with torch.cuda.graph(graph):
             found = kernels()
@@ -274,15 +272,33 @@ class Beside:
         return found
 
 
-class StaticStream:
-    """A member's key-value cache whose next place is a number on the device."""
+class FixedLayer(DynamicLayer):  # type: ignore[misc]
+    """A layer of key-value cache that holds all places from the start; a mask hides those that hold nothing yet."""
+
+    def __init__(self, keys: Tensor, values: Tensor, rows: int, room: int) -> None:
+        """keys, values: (P, heads, T, head size), of any prompts, for their shapes."""
+        super().__init__()
+        self.keys, self.values = (x.new_zeros(rows, x.shape[1], room, x.shape[3]) for x in (keys, values))
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self.places = torch.empty(0)  # where the next tokens go
+
+    @abstractmethod
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write (B, heads, Q, head size); returns all places, (B, heads, room, head size)."""
+
+
+class FixedStream:
+    """A member's key-value cache at fixed places, the prompts' first."""
+
+    layer: ClassVar[type[FixedLayer]]
+    behind: ClassVar[bool]  # whether the mask shows places behind the prompts from the start
 
     def __init__(self, stream: Stream, rows: int, room: int) -> None:
         self.model = stream.model
         device = stream.lengths.device
-        self.place = torch.zeros(1, dtype=torch.int64, device=device)
-        self.layers = [StaticLayer(layer.keys, layer.values, rows, room, self.place) for layer in stream.cache.layers]
+        self.layers = [self.layer(layer.keys, layer.values, rows, room) for layer in stream.cache.layers]
         self.cache = Cache(layers=self.layers)
+        self.place = torch.ones(1, dtype=torch.int64, device=device)  # behind the prompts
         self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
         self.mask = torch.zeros(rows, 1, 1, room, dtype=torch.bool, device=device)
         self.nbytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers)
@@ -291,12 +307,33 @@ class StaticStream:
         """Continue the prompts (B,) of a stream that has read them."""
         self.place.fill_(stream.filled)
         self.lengths.copy_(stream.lengths[prompt])
-        self.mask.zero_()
+        self.mask.fill_(self.behind)
         real = True if stream.mask is None else stream.mask[prompt][:, None, None, : stream.filled].bool()
         self.mask[..., : stream.filled] = real
         for own, layer in zip(self.layers, stream.cache.layers, strict=True):
             own.keys[:, :, : stream.filled] = layer.keys[prompt]
             own.values[:, :, : stream.filled] = layer.values[prompt]
+
+
+class StaticLayer(FixedLayer):
+    """All rows are at the same place, (1,)."""
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        self.keys.index_copy_(2, self.places, keys)
+        self.values.index_copy_(2, self.places, values)
+        return self.keys, self.values
+
+
+class StaticStream(FixedStream):
+    """A token a row is read at a time, at the same place."""
+
+    layer = StaticLayer
+    behind = False
+
+    def __init__(self, stream: Stream, rows: int, room: int) -> None:
+        super().__init__(stream, rows, room)
+        for layer in self.layers:
+            layer.places = self.place
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append a token per row, (B,) int64.  Returns hidden states (B, h)."""
@@ -311,21 +348,9 @@ class StaticStream:
         return hidden
 
 
-class StaticLayer(DynamicLayer):  # type: ignore[misc]
-    """A layer of it: the mask hides places that hold nothing yet."""
-
-    def __init__(self, keys: Tensor, values: Tensor, rows: int, room: int, place: Tensor) -> None:
-        """keys, values: (P, heads, T, head size), of any prompts, for their shapes."""
-        super().__init__()
-        self.keys, self.values = (x.new_zeros(rows, x.shape[1], room, x.shape[3]) for x in (keys, values))
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self.place = place
-
-    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write (B, heads, 1, head size); returns all places, (B, heads, room, head size)."""
-        self.keys.index_copy_(2, self.place, keys)
-        self.values.index_copy_(2, self.place, values)
-        return self.keys, self.values
+def with_spare(tensors: Sequence[Tensor], rows: int) -> list[Tensor]:
+    """So many rows of each: behind its own, copies of its first."""
+    return [torch.cat([x, x[:1].expand(rows - len(x), *x.shape[1:])]) for x in tensors]
 
 
 def shape_for(streams: Sequence[Stream], rows: int, steps: int, ahead: int = 0) -> Shape:

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
 
-from bench.engines.sampling import NO_NUMBERS, from_step, uniforms
+from bench.engines.sampling import NO_NUMBERS, uniforms
 from bench.engines.speculative import Drawn, SpeculativeModel, distribution, draw, judge, require_numbers
-from bench.engines.static import Beside, Shape, captured, shape_for, summed
+from bench.engines.static import Beside, FixedLayer, FixedStream, Shape, captured, shape_for, summed, with_spare
 from bench.engines.stream import Stream
 from bench.schema import Sampling
 from bench.serving import NotFiniteError
@@ -29,7 +28,7 @@ def drawn_in_blocks(
     streams = [Stream(member, max(map(len, prompts))) for member in (*model.members, model.draft)]
     hidden = [stream.prefill(prompts, model.end, device) for stream in streams]  # (m + 1) x (P, h)
     prompt = torch.arange(len(prompts), device=device).repeat_interleave(sampling.samples)
-    first = draw(distribution(model.target(hidden[:-1])[prompt], sampling), uniforms(keys, 0, 0))
+    first = draw(distribution(model.target(hidden[:-1]), sampling)[prompt], uniforms(keys, 0, 0))
     require_numbers(first, model.vocabulary)
     if new == 1:
         return Drawn(first[:, None], 0, 0)
@@ -70,7 +69,7 @@ class Blocks:
         self.beside = Beside(len(model.members), device)
         self.graph: Any = None
         if device != "cpu":
-            _, self.graph = captured(self._kernels, lambda: None)
+            _, self.graph = captured(self._kernels)
 
     def start(
         self,
@@ -87,8 +86,8 @@ class Blocks:
         prompt: (B,) the one that a row continues; pending: (B, 2) its last token and the first of the row.  Rows that
         are too many for B are copies of the first one, and ended.
         """
-        real, spare = len(keys), len(self.keys) - len(keys)
-        prompt, pending, keys = (torch.cat([x, x[:1].expand(spare, *x.shape[1:])]) for x in (prompt, pending, keys))
+        real = len(keys)
+        prompt, pending, keys = with_spare([prompt, pending, keys], len(self.keys))
         self.keys.copy_(keys)
         self.pending.copy_(pending)
         self.end.fill_(end)
@@ -139,41 +138,30 @@ class Blocks:
 
     def _drafts(self) -> tuple[Tensor, Tensor]:
         """Tokens (B, k) and the distributions that they were drawn from (B, k, V)."""
-        vocabulary, draft = self.model.vocabulary, self.streams[-1]
-        tokens, distributions = [], []
+        drafts: list[tuple[Tensor, Tensor]] = []
         feed, number = self.pending, self.at - 2
         for i in range(self.k):
-            logits = self.model.draft.head(draft.read(feed, number, self.new)[:, -1]).float()[:, :vocabulary]
-            distributions.append(distribution(logits, self.sampling))
-            noise = uniforms(from_step(self.keys, self.at + i), 0, 0)
-            tokens.append(draw(distributions[-1], noise).clamp_(max=vocabulary - 1))  # `judge` tells
-            feed, number = tokens[-1][:, None], self.at + i
-        return torch.stack(tokens, dim=1), torch.stack(distributions, dim=1)
+            hidden = self.streams[-1].read(feed, number, self.new)[:, -1]
+            drafts.append(self.model.drafted(hidden, self.sampling, self.keys, self.at + i))
+            feed, number = drafts[-1][0][:, None], self.at + i
+        tokens, distributions = (torch.stack(parts, dim=1) for parts in zip(*drafts, strict=True))
+        return tokens, distributions
 
 
-class PlacedStream:
-    """A member's key-value cache, in which the n-th token of a completion has its place behind the prompt."""
+class PlacedLayer(FixedLayer):
+    """Each row has places of its own, (B, Q)."""
 
-    def __init__(self, stream: Stream, rows: int, room: int) -> None:
-        self.model = stream.model
-        device = stream.lengths.device
-        self.layers = [PlacedLayer(layer.keys, layer.values, rows, room) for layer in stream.cache.layers]
-        self.cache = Cache(layers=self.layers)
-        self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)  # of the prompts
-        self.filled = torch.ones(1, dtype=torch.int64, device=device)  # places of the prompts
-        self.real = torch.zeros(rows, 1, 1, room, dtype=torch.bool, device=device)
-        self.nbytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers)
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        for kept, new in ((self.keys, keys), (self.values, values)):
+            kept.scatter_(2, self.places[:, None, :, None].expand_as(new), new)
+        return self.keys, self.values
 
-    def start(self, stream: Stream, prompt: Tensor) -> None:
-        """Continue the prompts (B,) of a stream that has read them."""
-        self.filled.fill_(stream.filled)
-        self.lengths.copy_(stream.lengths[prompt])
-        self.real.fill_(True)
-        if stream.mask is not None:
-            self.real[..., : stream.filled] = stream.mask[prompt][:, None, None, : stream.filled].bool()
-        for own, layer in zip(self.layers, stream.cache.layers, strict=True):
-            own.keys[:, :, : stream.filled] = layer.keys[prompt]
-            own.values[:, :, : stream.filled] = layer.values[prompt]
+
+class PlacedStream(FixedStream):
+    """The n-th token of a completion has its place behind the prompt, so what was rejected is written over."""
+
+    layer = PlacedLayer
+    behind = True  # a token's own number hides what lies behind it
 
     def read(self, tokens: Tensor, first: Tensor, new: Tensor) -> Tensor:
         """Read tokens (B, Q), the first (B,) of which has that number; returns hidden states (B, Q, h).
@@ -182,30 +170,13 @@ class PlacedStream:
         count for nothing, and may be beyond the model's positions.
         """
         numbers = first[:, None] + torch.arange(tokens.shape[1], device=tokens.device)  # (B, Q)
-        places = self.filled + numbers
-        seen = torch.arange(self.real.shape[-1], device=tokens.device) <= places[:, None, :, None]
+        places = self.place + numbers
+        seen = torch.arange(self.mask.shape[-1], device=tokens.device) <= places[:, None, :, None]
         for layer in self.layers:
             layer.places = places
         outputs = self.model(
             input_ids=tokens, position_ids=(self.lengths[:, None] + numbers.minimum(new - 1)).clamp(min=0),
-            attention_mask=seen & self.real, past_key_values=self.cache, use_cache=True,
+            attention_mask=seen & self.mask, past_key_values=self.cache, use_cache=True,
         )  # fmt: skip
         hidden: Tensor = outputs.last_hidden_state
         return hidden
-
-
-class PlacedLayer(DynamicLayer):  # type: ignore[misc]
-    """A layer of it: the mask hides places that hold nothing yet, or what was rejected."""
-
-    def __init__(self, keys: Tensor, values: Tensor, rows: int, room: int) -> None:
-        """keys, values: (P, heads, T, head size), of any prompts, for their shapes."""
-        super().__init__()
-        self.keys, self.values = (x.new_zeros(rows, x.shape[1], room, x.shape[3]) for x in (keys, values))
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self.places = torch.empty(0)
-
-    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write (B, heads, Q, head size) at the places (B, Q); returns all, (B, heads, room, head size)."""
-        for kept, new in ((self.keys, keys), (self.values, values)):
-            kept.scatter_(2, self.places[:, None, :, None].expand_as(new), new)
-        return self.keys, self.values

@@ -76,7 +76,7 @@ class Stream:
         """`capacity`: the most tokens of a row, its prompt among them and the member's prefix not."""
         self.model = member.model.base_model
         self.plain = member.plain
-        self.shares = member.plain and member.model.device.type == "cpu"  # whether rows share their prompt's keys
+        self.shares = self.plain and member.model.device.type == "cpu"  # whether rows share their prompt's keys
         self.positioned = takes_positions(self.model)  # else the mask tells them
         self.prefix = list(member.prefix)
         self.capacity = capacity + len(self.prefix)

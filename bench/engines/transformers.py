@@ -255,6 +255,11 @@ class TransformersModel:
     def context_length(self) -> int:
         return self.engine.context_length() - max(len(member.prefix) for member in self.members)
 
+    @property
+    def fixed(self) -> bool:
+        """Whether rows are decoded in fixed shapes (`bench.engines.static`)."""
+        return self.engine.static and self.recipe.steering is None and all(member.plain for member in self.members)
+
     # ------------------------------------------------------------------------------------------ generation
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance = silent) -> list[Completion]:
@@ -304,8 +309,7 @@ class TransformersModel:
         end = self.end if end is None else end
         device = self.engine.device
         longest = max(map(len, prompts))
-        fixed = self.engine.static and self.recipe.steering is None and all(m.plain for m in self.members)
-        room = 0 if fixed else sampling.max_new_tokens
+        room = 0 if self.fixed else sampling.max_new_tokens
         streams = [Stream(member, longest + room) for member in self.members]
         hidden = [stream.prefill(prompts, self.end, device) for stream in streams]  # m x (P, h)
         repeats = torch.arange(len(prompts), device=device).repeat_interleave(sampling.samples).repeat(self.n_mixtures)
@@ -313,7 +317,7 @@ class TransformersModel:
         keys = keys.to(device).repeat(self.n_mixtures)
         steps = torch.arange(sampling.max_new_tokens, device=device)
         noise = uniforms(from_step(keys[:, None], steps), 0, 0)  # (B, steps)
-        if fixed:
+        if self.fixed:
             rows = Rows(repeats, mixture, keys, noise)
             return finished_rows(self.engine.loops.decode(self, streams, hidden, rows, sampling, end), end)
         for stream in streams:

@@ -10,10 +10,10 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
-from bench.engines import static
+from bench.engines import static, static_speculative
 from bench.engines.static import bucket
 from bench.engines.transformers import TransformersEngine
-from bench.schema import Completion, Prefixed, Prompt, Recipe, Sampling, Steering, UserError
+from bench.schema import Completion, Draft, Prefixed, Prompt, Recipe, Sampling, Steering, UserError
 from bench.serving import NotFiniteError
 from bench.suite.checkpoints import resolve
 
@@ -116,6 +116,28 @@ def test_a_loop_serves_fewer_tokens_and_is_made_anew_for_more(
     assert [loop.shape.steps for loop in kept] == [20, 20, 40, 40]
 
 
+@pytest.mark.parametrize("drafted", [False, True])
+def test_what_ran_before_the_capture_leaves_nothing(
+    growing: TransformersEngine, tiny_trio: dict[str, Path], monkeypatch: pytest.MonkeyPatch, drafted: bool
+) -> None:
+    """A GPU runs the kernels once, for its libraries, before any prompt is there."""
+    kind = static_speculative.Blocks if drafted else static.Loop
+    real, ran = kind.start, []
+
+    def after_a_run(loop: Any, *arguments: Any) -> None:
+        if loop not in ran:
+            loop._kernels()
+            ran.append(loop)
+        real(loop, *arguments)
+
+    monkeypatch.setattr(kind, "start", after_a_run)
+    draft = Draft(coefficients=TRIO, k=3) if drafted else None
+    recipe = Recipe(space="logits", coefficients=TRIO, draft=draft)
+    engine = TransformersEngine({n: resolve(str(f)) for n, f in tiny_trio.items()}, "float32", "cpu", static=True)
+    assert drawn(engine, recipe, SAMPLED) == drawn(growing, recipe, SAMPLED)
+    assert ran
+
+
 def test_spare_rows_change_nothing(growing: TransformersEngine, fixed: TransformersEngine) -> None:
     """Five prompts of one sample each are decoded by a loop of eight rows."""
     sampling = SAMPLED.model_copy(update={"samples": 1})
@@ -154,7 +176,7 @@ def test_a_step_that_no_graph_holds_is_one_line(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(torch.cuda, name, MagicMock())
     monkeypatch.setattr(torch.cuda, "graph", refused)
     with pytest.raises(UserError, match=r"stream is capturing more.*LERPBENCH_CUDA_GRAPHS=0"):
-        static.captured(lambda: None, lambda: None)
+        static.captured(lambda: None)
 
 
 def test_graphs_can_be_turned_off(tiny_trio: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
